@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+//
+// What a registry keeps under a name: the primitive, its counts, and how many use it. A Reference
+// keeps an entry where it is; guards and handles are made of one.
+
+#ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
+#define CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
+
+#include <codomyrmex/concurrency/lock_manager_types.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace codomyrmex::concurrency::detail {
+
+/// What happened to one entry. Written by whoever uses it, read by statistics at any time.
+class Counters {
+  public:
+    /// A hold begins. `alone`: nobody else can hold the entry at the same time, which spares the
+    /// atomic read-modify-write.
+    void acquired(bool alone) noexcept { add(acquisitions_, alone, std::memory_order_relaxed); }
+
+    /// A hold ends. If `alone`, to be called while it lasts.
+    void released(bool alone) noexcept { add(releases_, alone, std::memory_order_release); }
+
+    void contended() noexcept { contended_.fetch_add(1, std::memory_order_relaxed); }
+    void timed_out() noexcept { timeouts_.fetch_add(1, std::memory_order_relaxed); }
+    void lost() noexcept { lost_.fetch_add(1, std::memory_order_relaxed); }
+    void wait_begins() noexcept { waiting_.fetch_add(1, std::memory_order_relaxed); }
+    void wait_ends() noexcept { waiting_.fetch_sub(1, std::memory_order_relaxed); }
+
+    [[nodiscard]] std::size_t waiting() const noexcept {
+        return waiting_.load(std::memory_order_relaxed);
+    }
+
+    [[nodiscard]] std::size_t held() const noexcept {
+        LockManagerStats stats;
+        add_to(stats);
+        return stats.active;
+    }
+
+    void add_to(LockManagerStats& stats) const noexcept {
+        // Ends before beginnings: whoever sees an end sees the beginning that came before it, so
+        // that the difference is never negative.
+        const auto releases = releases_.load(std::memory_order_acquire);
+        const auto acquisitions = acquisitions_.load(std::memory_order_relaxed);
+        stats.active += static_cast<std::size_t>(acquisitions - releases);
+        stats.waiting += waiting();
+        stats.acquisitions += acquisitions;
+        stats.releases += releases;
+        stats.contended += contended_.load(std::memory_order_relaxed);
+        stats.timeouts += timeouts_.load(std::memory_order_relaxed);
+        stats.lost += lost_.load(std::memory_order_relaxed);
+    }
+
+  private:
+    using Count = std::atomic<std::uint64_t>;
+
+    static void add(Count& count, bool alone, std::memory_order order) noexcept {
+        if (alone) {
+            count.store(count.load(std::memory_order_relaxed) + 1, order);
+        } else {
+            count.fetch_add(1, order);
+        }
+    }
+
+    Count acquisitions_{0};
+    Count releases_{0};
+    Count contended_{0};
+    Count timeouts_{0};
+    Count lost_{0};
+    std::atomic<std::size_t> waiting_{0};
+};
+
+/// What the registry keeps under a name. On cache lines of its own, so that threads with different
+/// names do not slow each other down; what a look-up reads comes first.
+template <class Primitive>
+struct alignas(64) RegistryEntry {
+    template <class Make>
+    RegistryEntry(std::string_view its_name, std::size_t its_hash, bool is_pinned,
+                  std::ptrdiff_t its_capacity, Make&& make)
+        : hash{its_hash},
+          name{its_name},
+          capacity{its_capacity},
+          pinned{is_pinned},
+          primitive(std::forward<Make>(make)()) {}
+
+    /// Whether somebody has a Reference. Requires: the shard's mutex is held; only under it does an
+    /// idle entry come into use. Acquire, so that whoever forgets the entry comes after all that
+    /// its last user did to it.
+    [[nodiscard]] bool in_use() const noexcept {
+        return taken != dropped.load(std::memory_order_acquire);
+    }
+
+    // The next of its bucket; under the shard's mutex.
+    std::unique_ptr<RegistryEntry> next;
+    const std::size_t hash;
+    const std::string name;
+    // References handed out, and references gone. Two counts, because then only the one that
+    // changes without the mutex needs an atomic read-modify-write.
+    std::uint32_t taken = 0;
+    std::atomic<std::uint32_t> dropped{0};
+    // What a semaphore was made with; 0 for what has no capacity.
+    const std::ptrdiff_t capacity;
+    // All above is one line of 64 bytes: what a look-up touches.
+
+    // Put there by the user: only the user takes it away.
+    const bool pinned;
+    Counters counters;
+    Primitive primitive;
+};
+
+/// Keeps an entry from being forgotten while it lives. Moves only; may be empty. Letting go takes
+/// no lock.
+template <class Primitive>
+class Reference {
+  public:
+    using entry_type = RegistryEntry<Primitive>;
+
+    Reference() noexcept = default;
+
+    /// Requires: the mutex of the shard of `entry` is held.
+    explicit Reference(entry_type& entry) noexcept : entry_{&entry} { ++entry.taken; }
+
+    Reference(Reference&& other) noexcept : entry_{std::exchange(other.entry_, nullptr)} {}
+
+    Reference& operator=(Reference&& other) noexcept {
+        if (this != &other) {
+            reset();
+            entry_ = std::exchange(other.entry_, nullptr);
+        }
+        return *this;
+    }
+
+    ~Reference() { reset(); }
+
+    /// Another one, without the mutex: the entry is in use already, and stays so.
+    /// Requires: not empty.
+    [[nodiscard]] Reference share() const noexcept {
+        // One that is not gone is one more; the counts wrap, their difference does not.
+        entry_->dropped.fetch_sub(1, std::memory_order_relaxed);
+        Reference another;
+        another.entry_ = entry_;
+        return another;
+    }
+
+    void reset() noexcept {
+        if (entry_ == nullptr) return;
+        std::exchange(entry_, nullptr)->dropped.fetch_add(1, std::memory_order_release);
+    }
+
+    explicit operator bool() const noexcept { return entry_ != nullptr; }
+
+    /// Requires: not empty.
+    entry_type* operator->() const noexcept { return entry_; }
+    entry_type& operator*() const noexcept { return *entry_; }
+
+  private:
+    entry_type* entry_ = nullptr;
+};
+
+}  // namespace codomyrmex::concurrency::detail
+
+#endif  // CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: MIT
+//
+// A stream socket with absolute deadlines: POSIX behind one owner type. Non-blocking throughout;
+// every wait is one poll() loop that goes on with what is left of its deadline after a signal.
+
+#ifndef CODOMYRMEX_CONCURRENCY_DETAIL_SOCKET_HPP
+#define CODOMYRMEX_CONCURRENCY_DETAIL_SOCKET_HPP
+
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/system.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <mutex>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string>
+#include <string_view>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+namespace codomyrmex::concurrency::detail {
+
+enum class SocketResult : std::uint8_t { done, timeout, stopped, failed };
+
+/// Waits undisturbed.
+struct NoTick {};
+
+/// How often a wait with a tick calls it.
+inline constexpr std::chrono::milliseconds tick_interval{10};
+
+/// The next time to wake up on the way to `deadline`.
+template <class Tick>
+[[nodiscard]] Deadline next_wake(Deadline deadline) noexcept {
+    if constexpr (std::is_same_v<Tick, NoTick>) {
+        return deadline;
+    } else {
+        return std::min(deadline, Deadline::after(tick_interval));
+    }
+}
+
+/// Calls the tick, if there is one. Returns: false if it asks to stop.
+template <class Tick>
+[[nodiscard]] bool keep_going(Tick& tick) {
+    if constexpr (std::is_same_v<Tick, NoTick>) {
+        return true;
+    } else {
+        return tick();
+    }
+}
+
+/// Waits until `file` is ready for `events`, the deadline has passed, or `tick` returns false.
+/// Looks at least once, though the deadline be in the past. Returns: never failed; an error of
+/// the socket is left for the call that follows to meet.
+template <class Tick>
+[[nodiscard]] SocketResult wait_for(int file, short events, Deadline deadline, Tick& tick) {
+    for (;;) {
+        const Deadline wake = next_wake<Tick>(deadline);
+        // Rounded up: to wake early would be to spin until the time has come.
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake.remaining()).count();
+        const int wait = static_cast<int>(std::clamp<std::int64_t>(left, 0, 3'600'000));
+        pollfd ready{file, events, 0};
+        const int count = ::poll(&ready, 1, wait);
+        if (count > 0) return SocketResult::done;
+        if (count < 0 && errno != EINTR && errno != EAGAIN) return SocketResult::done;
+        if (deadline.expired()) return SocketResult::timeout;
+        if (!keep_going(tick)) return SocketResult::stopped;
+    }
+}
+
+/// Where to connect to.
+struct SocketAddress {
+    bool unix_socket = false;
+    std::string host{};
+    std::uint16_t port = 0;
+    std::string path{};
+};
+
+struct AddressInfoDelete {
+    void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
+};
+using AddressList = std::unique_ptr<addrinfo, AddressInfoDelete>;
+
+/// getaddrinfo() within a deadline. It cannot be interrupted, so unless the host is a number it
+/// runs on a thread of its own, which is left behind if it takes too long.
+class Resolution {
+  public:
+    /// `running`: the resolution that an earlier call for the same host left behind, or null.
+    /// Returns: done with `list` set, or anything else with `error` set.
+    template <class Tick>
+    [[nodiscard]] static SocketResult resolve(std::shared_ptr<Resolution>& running,
+                                              const std::string& host, std::uint16_t port,
+                                              Deadline deadline, Tick& tick, AddressList& list,
+                                              std::string& error) {
+        const std::string service = std::to_string(port);
+        if (query(host, service, AI_NUMERICHOST, list) == 0) return SocketResult::done;
+
+        if (running == nullptr) {
+            try {
+                running = start(host, service);
+            } catch (const std::system_error&) {
+                error = "the name '" + host + "' was not resolved: no thread could be started";
+                return SocketResult::failed;
+            }
+        }
+        // It stays there if this call gives up, so that the next one waits for the same thread.
+        const std::shared_ptr<Resolution> shared = running;
+        std::unique_lock guard{shared->mutex_};
+        while (!shared->finished_) {
+            const auto left = std::min<std::chrono::nanoseconds>(
+                next_wake<Tick>(deadline).remaining(), std::chrono::hours{1});
+            shared->changed_.wait_for(guard, left);
+            if (shared->finished_) break;
+            if (deadline.expired()) {
+                error = "the name '" + host + "' was not resolved in time";
+                return SocketResult::timeout;
+            }
+            if (!keep_going(tick)) return SocketResult::stopped;
+        }
+        running = nullptr;
+        if (shared->code_ != 0) {
+            error = "the name '" + host + "' was not resolved: " + ::gai_strerror(shared->code_);
+            return SocketResult::failed;
+        }
+        list = std::move(shared->list_);
+        return SocketResult::done;
+    }
+
+  private:
+    [[nodiscard]] static std::shared_ptr<Resolution> start(const std::string& host,
+                                                           const std::string& service) {
+        auto shared = std::make_shared<Resolution>();
+        const SignalsBlocked blocked;
+        std::thread{[shared, host, service] {
+            AddressList found;
+            const int code = query(host, service, AI_ADDRCONFIG, found);
+            const std::lock_guard guard{shared->mutex_};
+            shared->list_ = std::move(found);
+            shared->code_ = code;
+            shared->finished_ = true;
+            shared->changed_.notify_one();
+        }}.detach();
+        return shared;
+    }
+
+    [[nodiscard]] static int query(const std::string& host, const std::string& service, int flags,
+                                   AddressList& list) {
+        addrinfo hints{};
+        hints.ai_family = AF_UNSPEC;
+        hints.ai_socktype = SOCK_STREAM;
+        hints.ai_flags = flags | AI_NUMERICSERV;
+        addrinfo* found = nullptr;
+        const int code = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
+        list.reset(code == 0 ? found : nullptr);
+        return code;
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool finished_ = false;
+    int code_ = 0;
+    AddressList list_;
+};
+
+/// A socket, connected or closed. Neither copies nor moves; not thread-safe.
+class Socket {
+  public:
+    Socket() = default;
+    Socket(const Socket&) = delete;
+    Socket& operator=(const Socket&) = delete;
+    ~Socket() { close(); }
+
+    [[nodiscard]] bool is_open() const noexcept { return file_ >= 0; }
+
+    /// Why the last operation failed or ended early.
+    [[nodiscard]] const std::string& error() const noexcept { return error_; }
+
+    /// Makes close() throw away what the system has not sent yet, instead of sending it still.
+    void discard_unsent() const noexcept {
+        const linger at_once{1, 0};
+        if (file_ >= 0) ::setsockopt(file_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
+
+    void close() noexcept {
+        if (file_ >= 0) ::close(std::exchange(file_, -1));
+    }
+
+    /// Connects to the first address that answers.
+    template <class Tick>
+    [[nodiscard]] SocketResult connect(const SocketAddress& address, Deadline deadline,
+                                       Tick& tick) {
+        close();
+        error_.clear();
+        if (address.unix_socket) return connect_unix(address.path, deadline, tick);
+        AddressList list;
+        const SocketResult resolved = Resolution::resolve(resolution_, address.host, address.port,
+                                                          deadline, tick, list, error_);
+        if (resolved != SocketResult::done) return resolved;
+        std::int64_t addresses = 0;
+        for (const addrinfo* each = list.get(); each != nullptr; each = each->ai_next)
+            ++addresses;
+        SocketResult result = SocketResult::failed;
+        for (const addrinfo* each = list.get(); each != nullptr; each = each->ai_next) {
+            // Each its share of the time: one that swallows packets must not use it up.
+            const Deadline share =
+                std::min(deadline, Deadline::after(deadline.remaining() / addresses--));
+            result = connect_to(each->ai_family, each->ai_addr, each->ai_addrlen, share, tick);
+            if (result == SocketResult::done) {
+                const int on = 1;
+                ::setsockopt(file_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+                ::setsockopt(file_, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+            }
+            if (result == SocketResult::done || result == SocketResult::stopped) break;
+        }
+        return result;
+    }
+
+    /// Whether the peer is there and has sent nothing that was not received.
+    [[nodiscard]] bool is_quiet() const noexcept {
+        char byte = 0;
+        return ::recv(file_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && would_block(errno);
+    }
+
+    /// Sends all of `bytes`.
+    template <class Tick>
+    [[nodiscard]] SocketResult send_all(std::string_view bytes, Deadline deadline, Tick& tick) {
+        while (!bytes.empty()) {
+            const ssize_t sent = ::send(file_, bytes.data(), bytes.size(), send_flags);
+            if (sent > 0) {
+                bytes.remove_prefix(static_cast<std::size_t>(sent));
+            } else if (sent < 0 && would_block(errno)) {
+                const SocketResult ready = wait_for(file_, POLLOUT, deadline, tick);
+                if (ready != SocketResult::done) return ready;
+            } else if (sent < 0 && errno != EINTR) {
+                return fail(errno);
+            }
+        }
+        return SocketResult::done;
+    }
+
+    /// Waits for bytes and hands what came to `take(data, size)`, once.
+    template <class Take, class Tick>
+    [[nodiscard]] SocketResult receive_some(Take take, Deadline deadline, Tick& tick) {
+        for (;;) {
+            const SocketResult ready = wait_for(file_, POLLIN, deadline, tick);
+            if (ready != SocketResult::done) return ready;
+            // Not initialised: recv() fills what is used.
+            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init)
+            std::array<char, 16384> buffer;
+            const ssize_t got = ::recv(file_, buffer.data(), buffer.size(), MSG_DONTWAIT);
+            if (got > 0) {
+                take(buffer.data(), static_cast<std::size_t>(got));
+                return SocketResult::done;
+            }
+            if (got == 0) {
+                error_ = "the server closed the connection";
+                return SocketResult::failed;
+            }
+            if (!would_block(errno) && errno != EINTR) return fail(errno);
+        }
+    }
+
+  private:
+#if defined(MSG_NOSIGNAL)
+    // A write to a closed peer must not kill the process.
+    static constexpr int send_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+#else
+    static constexpr int send_flags = MSG_DONTWAIT;
+#endif
+
+    [[nodiscard]] static bool would_block(int code) noexcept {
+        return code == EAGAIN || code == EWOULDBLOCK;
+    }
+
+    SocketResult fail(int code) {
+        error_ = std::generic_category().message(code);
+        return SocketResult::failed;
+    }
+
+    [[nodiscard]] bool create(int family) {
+#if defined(SOCK_CLOEXEC)
+        file_ = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+#else
+        file_ = ::socket(family, SOCK_STREAM, 0);
+#endif
+        if (file_ < 0) return false;
+        ::fcntl(file_, F_SETFD, FD_CLOEXEC);
+        ::fcntl(file_, F_SETFL, ::fcntl(file_, F_GETFL) | O_NONBLOCK);
+#if defined(SO_NOSIGPIPE)
+        const int on = 1;
+        ::setsockopt(file_, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+        return true;
+    }
+
+    template <class Tick>
+    [[nodiscard]] SocketResult connect_unix(const std::string& path, Deadline deadline,
+                                            Tick& tick) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        if (path.size() >= sizeof address.sun_path) {
+            error_ = "the socket's path is longer than this system allows: " + path;
+            return SocketResult::failed;
+        }
+        std::memcpy(address.sun_path, path.data(), path.size());
+        return connect_to(AF_UNIX, reinterpret_cast<const sockaddr*>(&address), sizeof address,
+                          deadline, tick);
+    }
+
+    template <class Tick>
+    [[nodiscard]] SocketResult connect_to(int family, const sockaddr* address, socklen_t size,
+                                          Deadline deadline, Tick& tick) {
+        close();
+        if (!create(family)) return fail(errno);
+        for (;;) {
+            if (::connect(file_, address, size) == 0) return SocketResult::done;
+            if (errno == EINTR) continue;
+            if (errno == EINPROGRESS || errno == EALREADY) break;
+            if (errno == EISCONN) return SocketResult::done;
+            if (!would_block(errno)) return fail_closed(errno);
+            // A unix socket whose queue is full: nothing to poll for, so look again soon.
+            if (deadline.expired()) return late();
+            if (!keep_going(tick)) return SocketResult::stopped;
+            std::this_thread::sleep_for(std::chrono::milliseconds{1});
+        }
+        const SocketResult ready = wait_for(file_, POLLOUT, deadline, tick);
+        if (ready == SocketResult::timeout) return late();
+        if (ready != SocketResult::done) {
+            close();
+            return ready;
+        }
+        int code = 0;
+        socklen_t length = sizeof code;
+        if (::getsockopt(file_, SOL_SOCKET, SO_ERROR, &code, &length) != 0) code = errno;
+        return code == 0 ? SocketResult::done : fail_closed(code);
+    }
+
+    SocketResult fail_closed(int code) {
+        close();
+        return fail(code);
+    }
+
+    SocketResult late() {
+        close();
+        error_ = "no connection in time";
+        return SocketResult::timeout;
+    }
+
+    int file_ = -1;
+    std::string error_;
+    std::shared_ptr<Resolution> resolution_;
+};
+
+}  // namespace codomyrmex::concurrency::detail
+
+#endif  // CODOMYRMEX_CONCURRENCY_DETAIL_SOCKET_HPP

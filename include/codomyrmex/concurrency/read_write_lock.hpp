@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+//
+// A lock that many may hold for reading or one for writing, for the threads of one process: a
+// shared mutex of the standard, with a gate in front that keeps either side from starving the
+// other. Worth it where reads are long or many; for short critical sections LocalLock is faster.
+// For one between processes see redis/read_write_lock.hpp.
+
+#ifndef CODOMYRMEX_CONCURRENCY_READ_WRITE_LOCK_HPP
+#define CODOMYRMEX_CONCURRENCY_READ_WRITE_LOCK_HPP
+
+#include <codomyrmex/concurrency/concepts.hpp>
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/timed_wait.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <shared_mutex>
+
+namespace codomyrmex::concurrency {
+
+/// A shared mutex in which nobody starves.
+///
+/// std::shared_mutex lets readers in as long as one is inside, so that four that overlap keep a
+/// writer out for good. Here, while a writer waits:
+///
+/// 1. A reader that comes waits at the gate; those inside leave, and the writer gets its turn.
+/// 2. A reader at the gate is let go on as soon as one writer has got the lock since it came, even
+///    if more writers wait; then it competes for the shared mutex, as it would without the gate.
+/// 3. try_lock_shared() fails, though only readers may be inside.
+///
+/// So a thread that has a shared hold must not ask for a second one: a writer that comes between
+/// would make it wait for itself. Apart from that the rules are the mutex's: the thread that locked
+/// unlocks. It may be destroyed as soon as its last unlock lets another thread in.
+template <SharedLockable SharedMutex>
+class BasicReadWriteLock {
+  public:
+    BasicReadWriteLock() = default;
+    BasicReadWriteLock(const BasicReadWriteLock&) = delete;
+    BasicReadWriteLock& operator=(const BasicReadWriteLock&) = delete;
+    ~BasicReadWriteLock() = default;
+
+    /// Waits for a shared hold.
+    /// Requires: the calling thread has no hold.
+    /// Returns: the hold, as a guard.
+    /// Threads: safe to call concurrently, as every member.
+    [[nodiscard]] std::shared_lock<BasicReadWriteLock> read() { return std::shared_lock{*this}; }
+
+    /// Takes a shared hold if no writer holds the lock or waits for it, else returns an empty
+    /// guard.
+    [[nodiscard]] std::shared_lock<BasicReadWriteLock> try_read() {
+        return std::shared_lock{*this, std::try_to_lock};
+    }
+
+    /// Waits at most `timeout` for a shared hold. Zero or negative tries once.
+    template <class Rep, class Period>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] std::shared_lock<BasicReadWriteLock> try_read_for(
+        const std::chrono::duration<Rep, Period>& timeout) {
+        return std::shared_lock{*this, timeout};
+    }
+
+    /// Waits until `when` for a shared hold. A time that has passed tries once.
+    template <class Clock, class Duration>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] std::shared_lock<BasicReadWriteLock> try_read_until(
+        const std::chrono::time_point<Clock, Duration>& when) {
+        return std::shared_lock{*this, when};
+    }
+
+    /// Waits for the exclusive hold.
+    /// Requires: the calling thread has no hold.
+    /// Returns: the hold, as a guard.
+    [[nodiscard]] std::unique_lock<BasicReadWriteLock> write() { return std::unique_lock{*this}; }
+
+    /// Takes the exclusive hold if nobody holds the lock, else returns an empty guard.
+    [[nodiscard]] std::unique_lock<BasicReadWriteLock> try_write() {
+        return std::unique_lock{*this, std::try_to_lock};
+    }
+
+    /// Waits at most `timeout` for the exclusive hold. Zero or negative tries once.
+    template <class Rep, class Period>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] std::unique_lock<BasicReadWriteLock> try_write_for(
+        const std::chrono::duration<Rep, Period>& timeout) {
+        return std::unique_lock{*this, timeout};
+    }
+
+    /// Waits until `when` for the exclusive hold. A time that has passed tries once.
+    template <class Clock, class Duration>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] std::unique_lock<BasicReadWriteLock> try_write_until(
+        const std::chrono::time_point<Clock, Duration>& when) {
+        return std::unique_lock{*this, when};
+    }
+
+    // The standard's verbs, for the standard's guards. The contracts are those of the verbs above.
+
+    void lock() {
+        if (try_lock()) return;
+        WaitingWriter writer{*this};
+        mutex_.lock();
+        writer.got_lock();
+    }
+
+    [[nodiscard]] bool try_lock() {
+        // Not past writers that wait: they and the readers that wait for them came first.
+        return writers_waiting_.load(std::memory_order_relaxed) == 0 && mutex_.try_lock();
+    }
+
+    void unlock() noexcept { mutex_.unlock(); }
+
+    template <class Rep, class Period>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout) {
+        return try_lock() || lock_until(Deadline::after(timeout));
+    }
+
+    template <class Clock, class Duration>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& when) {
+        return try_lock() || lock_until(Deadline::at(when));
+    }
+
+    void lock_shared() {
+        if (writer_waits()) wait_at_gate(Deadline::never());
+        mutex_.lock_shared();
+    }
+
+    [[nodiscard]] bool try_lock_shared() { return !writer_waits() && mutex_.try_lock_shared(); }
+
+    void unlock_shared() noexcept { mutex_.unlock_shared(); }
+
+    template <class Rep, class Period>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] bool try_lock_shared_for(const std::chrono::duration<Rep, Period>& timeout) {
+        return try_lock_shared() || lock_shared_until(Deadline::after(timeout));
+    }
+
+    template <class Clock, class Duration>
+        requires TimedSharedLockable<SharedMutex>
+    [[nodiscard]] bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& when) {
+        return try_lock_shared() || lock_shared_until(Deadline::at(when));
+    }
+
+  private:
+    /// Keeps the gate closed from its construction to its destruction.
+    class WaitingWriter {
+      public:
+        explicit WaitingWriter(BasicReadWriteLock& lock) : lock_{lock} {
+            const std::scoped_lock guard{lock_.gate_};
+            ++lock_.writers_waiting_;
+        }
+
+        WaitingWriter(const WaitingWriter&) = delete;
+        WaitingWriter& operator=(const WaitingWriter&) = delete;
+
+        ~WaitingWriter() {
+            const std::scoped_lock guard{lock_.gate_};
+            --lock_.writers_waiting_;
+            // A writer that gave up is nobody's turn; it opens the gate only if it was the last.
+            if (got_lock_) ++lock_.turn_;
+            lock_.gate_moved_.notify_all();
+        }
+
+        void got_lock() noexcept { got_lock_ = true; }
+
+      private:
+        BasicReadWriteLock& lock_;
+        bool got_lock_ = false;
+    };
+
+    // Relaxed: the gate only decides who waits; exclusion and visibility are the mutex's. A reader
+    // that misses a writer which has just come gets in as if it had come before; one that sees a
+    // writer which has just left finds out at the gate, under its mutex. Each thread can slip past
+    // a waiting writer once or so: an atomic change is seen in a finite time.
+    [[nodiscard]] bool writer_waits() const noexcept {
+        return writers_waiting_.load(std::memory_order_relaxed) != 0;
+    }
+
+    /// Waits until no writer waits or one has had its turn. Returns: false if the deadline came.
+    bool wait_at_gate(Deadline deadline) {
+        std::unique_lock guard{gate_};
+        const auto turn = turn_;
+        return detail::wait_until(gate_moved_, guard, deadline,
+                                  [&] { return !writer_waits() || turn_ != turn; });
+    }
+
+    bool lock_until(Deadline deadline) {
+        if (deadline.expired()) return false;
+        WaitingWriter writer{*this};
+        const bool acquired = detail::try_lock_until(mutex_, deadline);
+        if (acquired) writer.got_lock();
+        return acquired;
+    }
+
+    bool lock_shared_until(Deadline deadline) {
+        if (deadline.expired()) return false;
+        if (writer_waits() && !wait_at_gate(deadline)) return false;
+        return detail::try_lock_shared_until(mutex_, deadline);
+    }
+
+    // unlock() and unlock_shared() touch the mutex and nothing else, so that whoever they let in
+    // may destroy the lock.
+    SharedMutex mutex_;
+    std::atomic<std::size_t> writers_waiting_{0};  // changes under gate_
+    std::uint64_t turn_ = 0;                       // writers that waited and got the lock
+    std::mutex gate_;
+    std::condition_variable gate_moved_;
+};
+
+/// The read-write lock to take by default. It cannot be waited for with a limit.
+using ReadWriteLock = BasicReadWriteLock<std::shared_mutex>;
+
+/// A read-write lock that can be waited for with a limit.
+using TimedReadWriteLock = BasicReadWriteLock<std::shared_timed_mutex>;
+
+static_assert(SharedLockable<ReadWriteLock> && !TimedLockable<ReadWriteLock>);
+static_assert(TimedSharedLockable<TimedReadWriteLock>);
+
+}  // namespace codomyrmex::concurrency
+
+#endif  // CODOMYRMEX_CONCURRENCY_READ_WRITE_LOCK_HPP

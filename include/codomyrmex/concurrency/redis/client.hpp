@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+//
+// What a program creates once: a RedisClient stands for one server and everything this process has
+// to do with it. Copies share one connection and one background thread, so a thousand locks need
+// no more. The lock types talk to the server only through the second half of its members.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_HPP
+
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/client_core.hpp>
+#include <codomyrmex/concurrency/redis/endpoint.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/options.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+namespace codomyrmex::concurrency {
+
+/// A cheap handle to a shared client: copying it shares the connection. Locks and leases keep a
+/// copy, so it may go before them. Destroying the last one ends the background thread, after at
+/// most 60 ms for releases that are still unanswered; that may happen inside a hook.
+///
+/// The child of a fork() gets a fresh connection, thread and identity at its first use; what the
+/// parent holds stays the parent's.
+///
+/// Threads: safe.
+class RedisClient {
+  public:
+    /// A client of the server at `url`, for example "redis://user:password@host:6379/0" or
+    /// "unix:///run/redis.sock" (endpoint.hpp has the grammar). Does not connect: the first call
+    /// does. Throws: LockError(invalid_argument) for a malformed URL or option;
+    /// LockError(unsupported) for one that asks for TLS.
+    explicit RedisClient(std::string_view url, ClientOptions options = {})
+        : RedisClient{Endpoint::parse(url), std::move(options)} {}
+
+    /// The same for an endpoint.
+    explicit RedisClient(Endpoint endpoint, ClientOptions options = {})
+        : root_{std::make_shared<Root>(std::move(endpoint), std::move(options))} {}
+
+    /// Where it connects to.
+    [[nodiscard]] const Endpoint& endpoint() const noexcept { return root_->endpoint; }
+
+    /// Its options, with the URL's timeouts in place.
+    [[nodiscard]] const ClientOptions& options() const noexcept { return root_->options; }
+
+    /// What it did so far.
+    [[nodiscard]] ClientStats stats() const { return root_->core().stats(); }
+
+    /// Asks the server for a sign of life.
+    /// Throws: LockError(backend_unavailable) after `patience`; LockError(backend_refused).
+    /// Cost: one round trip, and the connecting.
+    void ping() { root_->core().ping(Deadline::after(options().patience)); }
+
+    // --- for the primitives; what a LockClient needs (lock.hpp) ---
+
+    /// The keys and checked options of the lock `name`.
+    /// Throws: LockError(invalid_argument).
+    [[nodiscard]] std::shared_ptr<const redis::LockIdentity> identify(std::string_view name,
+                                                                      LeaseOptions options) const {
+        return std::make_shared<const redis::LockIdentity>(
+            redis::make_identity(root_->options.prefix, name, std::move(options)));
+    }
+
+    /// A pending hold under a token that was never used before.
+    [[nodiscard]] std::shared_ptr<redis::Hold> new_hold(
+        std::shared_ptr<const redis::LockIdentity> identity) {
+        return root_->core().new_hold(std::move(identity));
+    }
+
+    /// Asks once for the lock; repeats that until the server has answered. If granted, `hold` is
+    /// held and renewed from here on. A deadline that has passed leaves one `response_timeout`.
+    /// Throws: LockError if there was no answer by the deadline, or after `patience`; whatever the
+    /// server may have done is undone in the background. The hold must not be used again then, nor
+    /// after an answer that is doubtful.
+    /// Cost: one round trip.
+    [[nodiscard]] redis::Acquisition acquire(const std::shared_ptr<redis::Hold>& hold,
+                                             Deadline deadline) {
+        return root_->core().acquire(hold, deadline);
+    }
+
+    /// Gives a hold back and tells what became of it. An answer that does not come by the deadline
+    /// is `unknown`; the release is then repeated in the background.
+    /// Cost: one round trip; none if the lease was lost before.
+    [[nodiscard]] redis::Released release(const std::shared_ptr<redis::Hold>& hold,
+                                          Deadline deadline) {
+        return root_->core().release(hold, deadline);
+    }
+
+    /// The same for destructors: at most one try and 120 ms, and no try within a second after one
+    /// that was not answered; hooks are told of what went wrong.
+    redis::Released release_quietly(const std::shared_ptr<redis::Hold>& hold) noexcept {
+        // In a forked child even asking for the core could fail, and there is nothing to do.
+        if (hold->forked()) return redis::Released::lost;
+        return root_->core().release_quietly(hold);
+    }
+
+    /// Renews a lease now. Returns: false if it was lost.
+    /// Throws: LockError if the outcome is not known by the deadline.
+    /// Cost: one round trip.
+    bool renew(const std::shared_ptr<redis::Hold>& hold, Deadline deadline) {
+        return root_->core().renew(hold, deadline);
+    }
+
+    /// For how long a call without a deadline goes on without an answer.
+    [[nodiscard]] std::chrono::nanoseconds patience() const noexcept {
+        return root_->options.patience;
+    }
+
+    /// Tells the hook `on_error` of a misuse that nobody else can be told of.
+    void report(LockErrc errc, const std::string& what) noexcept {
+        root_->core().report(errc, what);
+    }
+
+    /// Lets time pass between two tries.
+    void pause(std::chrono::nanoseconds duration) { std::this_thread::sleep_for(duration); }
+
+  private:
+    // What outlives a fork: after it the child makes a core of its own. The parent's, of which the
+    // child has a copy with threads missing and mutexes in any state, is never touched there.
+    struct Root {
+        Root(Endpoint to, ClientOptions with)
+            : endpoint{std::move(to)},
+              options{redis::effective_options(endpoint, std::move(with))},
+              core_{new redis::ClientCore{endpoint, options}} {}
+        Root(const Root&) = delete;
+        Root& operator=(const Root&) = delete;
+        ~Root() {
+            const redis::ClientCore* const last = core_.load(std::memory_order_acquire);
+            if (last->process() == detail::process_id()) delete last;
+        }
+
+        [[nodiscard]] redis::ClientCore& core() {
+            redis::ClientCore* current = core_.load(std::memory_order_acquire);
+            if (current->process() == detail::process_id()) return *current;
+            auto fresh = std::make_unique<redis::ClientCore>(endpoint, options);
+            if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
+                return *fresh.release();
+            }
+            return *current;
+        }
+
+        const Endpoint endpoint;
+        const ClientOptions options;
+
+      private:
+        std::atomic<redis::ClientCore*> core_;
+    };
+
+    std::shared_ptr<Root> root_;
+};
+
+}  // namespace codomyrmex::concurrency
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_HPP

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+//
+// LockManager over Redis: managers of different clients hand out the same locks.
+
+#include <codomyrmex/concurrency/local_lock.hpp>
+#include <codomyrmex/concurrency/lock_manager.hpp>
+#include <codomyrmex/concurrency/redis/backend.hpp>
+
+#include "support/catch2.hpp"
+#include "support/redis_server.hpp"
+
+#include <chrono>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+using namespace codomyrmex::concurrency;
+using namespace std::chrono_literals;
+using test_support::RedisServer;
+
+TEST_CASE("managers of two clients exclude each other, name by name") {
+    RedisServer server;
+    LockManager one{RedisBackend{RedisClient{server.url()}}};
+    LockManager two{RedisBackend{RedisClient{server.url()}}};
+    auto guard = one.lock("a");
+    CHECK_FALSE(two.try_lock("a"));
+    CHECK_FALSE(two.try_lock_for("a", 20ms));
+    CHECK(two.try_lock("b"));
+    const auto fence = guard.fence();
+    guard.unlock();
+    const auto next = two.try_lock_for("a", 5s);
+    CHECK(next.fence() > fence);
+    CHECK(one.stats().active == 0);
+    CHECK(two.stats().active == 1);
+    CHECK(two.stats().timeouts == 1);
+}
+
+TEST_CASE("several locks are taken all or not at all") {
+    RedisServer server;
+    LockManager one{RedisBackend{RedisClient{server.url()}}};
+    LockManager two{RedisBackend{RedisClient{server.url()}}};
+    {
+        const auto all = one.lock_all({"c", "a", "b", "a"});
+        CHECK(all.size() == 3);
+        CHECK_FALSE(two.try_lock("b"));
+    }
+    const auto b = two.lock("b");
+    CHECK_FALSE(one.try_lock_all_for({"a", "b", "c"}, 50ms));
+    CHECK(two.try_lock("a"));
+    CHECK(two.try_lock("c"));
+}
+
+TEST_CASE("threads that lock several in any order do not block each other for good") {
+    RedisServer server;
+    RedisClient client{server.url()};
+    LockManager one{RedisBackend{client}};
+    LockManager two{RedisBackend{client}};
+    int total = 0;
+    std::thread other{[&] {
+        for (int i = 0; i < 20; ++i) {
+            const auto both = two.lock_all({"a", "b"});
+            ++total;
+        }
+    }};
+    for (int i = 0; i < 20; ++i) {
+        const auto both = one.lock_all({"b", "a"});
+        ++total;
+    }
+    other.join();
+    CHECK(total == 40);
+}
+
+TEST_CASE("a lock of the user's own stands beside those of Redis, and the other way round") {
+    RedisServer server;
+    RedisClient client{server.url()};
+    LockManager over_redis{RedisBackend{client}};
+    TimedLocalLock mine{"mine"};
+    over_redis.register_lock("mine", mine);
+    {
+        const auto guard = over_redis.lock("mine");
+        CHECK(guard.fence() == 0);
+        CHECK_FALSE(mine.try_lock());
+    }
+    LockManager local;
+    RedisLock shared{"shared", client};
+    local.register_lock("shared", shared);
+    {
+        const auto guard = local.lock("shared");
+        CHECK(server.command({"EXISTS", "codomyrmex:lock:{shared}"}).number == 1);
+    }
+    CHECK(server.command({"EXISTS", "codomyrmex:lock:{shared}"}).number == 0);
+}
+
+TEST_CASE("a handle is a lock, and a guard tells that its lease was lost") {
+    RedisServer server;
+    LockManager manager{RedisBackend{RedisClient{server.url()}, {.ttl = 100ms}}};
+    auto handle = manager.get_lock("a");
+    {
+        const std::scoped_lock guard{handle};
+        CHECK(server.command({"EXISTS", "codomyrmex:lock:{a}"}).number == 1);
+    }
+    auto guard = manager.lock("a");
+    server.command({"DEL", "codomyrmex:lock:{a}"});
+    std::error_code code;
+    guard.unlock(code);
+    CHECK(code == LockErrc::lease_lost);
+    guard.unlock(code);
+    CHECK(code == LockErrc::not_held);
+    CHECK(manager.stats().lost == 1);
+}
+
+TEST_CASE("a guard's destructor does not wait for a server that does not answer") {
+    RedisServer server;
+    LockManager manager{RedisBackend{RedisClient{server.url()}}};
+    auto all = manager.lock_all({"a", "b", "c", "d", "e", "f", "g", "h"});
+    server.stop();
+    const auto begin = std::chrono::steady_clock::now();
+    all.unlock();
+    // One waits its 120 ms; the others know.
+    CHECK(std::chrono::steady_clock::now() - begin < 700ms);
+    server.cont();
+}
+
+TEST_CASE("options out of bounds are refused when the backend is made") {
+    RedisClient client{"redis://localhost:1"};
+    CHECK_THROWS_AS((RedisBackend{client, {.ttl = 1ms}}), LockError);
+    LockManager manager{RedisBackend{client}};
+    CHECK_THROWS_AS(manager.lock(""), LockError);
+    CHECK_THROWS_AS(manager.lock(std::string(513, 'x')), LockError);
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+//
+// What a user sees when the server refuses, cannot, or talks nonsense: the table of errors, one
+// case a row, on a real server where it can be brought about, else by a proxy that says the words.
+
+#include <codomyrmex/concurrency/redis/lock.hpp>
+
+#include "support/catch2.hpp"
+#include "support/fault_proxy.hpp"
+#include "support/redis_server.hpp"
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <thread>
+
+using namespace codomyrmex::concurrency;
+using namespace std::chrono_literals;
+using test_support::Fault;
+using test_support::FaultProxy;
+using test_support::RedisServer;
+
+namespace {
+
+struct Failure {
+    std::error_code code{};
+    std::string what{};
+    std::chrono::steady_clock::duration took{};
+};
+
+/// Locks and unlocks "name" at `url` within `limit`. Returns: how that failed, or nothing.
+std::optional<Failure> failure_of(const std::string& url, std::chrono::milliseconds limit = 300ms) {
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+        RedisClient client{url};
+        RedisLock lock{"name", client};
+        const Lease lease = lock.try_lease_for(limit);
+        if (!lease) throw std::logic_error("contention");
+        return std::nullopt;
+    } catch (const LockError& error) {
+        return Failure{error.code(), error.what(), std::chrono::steady_clock::now() - begin};
+    }
+}
+
+/// It is tried until the deadline, then says what stood in the way.
+void check_retried(const std::string& url, const std::string& words) {
+    const auto failure = failure_of(url);
+    REQUIRE(failure);
+    CAPTURE(failure->what);
+    CHECK(failure->code == LockErrc::backend_unavailable);
+    CHECK(failure->what.find(words) != std::string::npos);
+    CHECK(failure->took > 150ms);
+    CHECK(failure->took < 3s);
+}
+
+/// It ends at once, in the server's words.
+void check_final(const std::string& url, LockErrc errc, const std::string& words) {
+    const auto failure = failure_of(url, 30s);
+    REQUIRE(failure);
+    CAPTURE(failure->what);
+    CHECK(failure->code == errc);
+    CHECK(failure->what.find(words) != std::string::npos);
+    CHECK(failure->took < 5s);
+}
+
+}  // namespace
+
+TEST_CASE("replies that pass are tried again until the deadline") {
+    RedisServer server;
+    FaultProxy proxy{server.url()};
+    for (const std::string words :
+         {"LOADING Redis is loading the dataset in memory", "BUSY Redis is busy running a script",
+          "CLUSTERDOWN The cluster is down", "TRYAGAIN Multiple keys request during rehashing",
+          "NOREPLICAS Not enough good replicas to write.", "MASTERDOWN Link with MASTER is down",
+          "OOM command not allowed when used memory > 'maxmemory'.",
+          "MISCONF Redis is configured to save RDB snapshots",
+          "ERR max number of clients reached"}) {
+        CAPTURE(words);
+        proxy.clear();
+        proxy.add(Fault::reply('-' + words + "\r\n").on("EVAL").always());
+        check_retried(proxy.url(), words.substr(0, words.find(' ')));
+        // And passes with them.
+        proxy.clear();
+        proxy.add(Fault::reply('-' + words + "\r\n").on("EVAL").times(2));
+        CHECK_FALSE(failure_of(proxy.url(), 10s));
+    }
+}
+
+TEST_CASE("a replica is no place to lock") {
+    RedisServer server;
+    server.command({"REPLICAOF", "127.0.0.1", "1"});
+    check_retried(server.url(), "READONLY");
+    server.command({"REPLICAOF", "NO", "ONE"});
+    CHECK_FALSE(failure_of(server.url(), 10s));
+}
+
+TEST_CASE("a holder that a replica remembers is not taken for contention") {
+    RedisServer server;
+    server.command({"SET", "codomyrmex:lock:{name}", "somebody", "PX", "600000"});
+    server.command({"REPLICAOF", "127.0.0.1", "1"});
+    check_retried(server.url(), "READONLY");
+}
+
+TEST_CASE("a server without memory is waited for, and no lock is left") {
+    RedisServer server{test_support::RedisServerOptions{
+        .args = {"--maxmemory", "1", "--maxmemory-policy", "noeviction"}}};
+    check_retried(server.url(), "OOM");
+    CHECK(server.command({"EXISTS", "codomyrmex:lock:{name}"}).number == 0);
+}
+
+TEST_CASE("a server that takes no more clients is waited for") {
+    RedisServer server;
+    (void)server.command({"PING"});  // the test's own connection stays
+    server.command({"CONFIG", "SET", "maxclients", "1"});
+    check_retried(server.url(), "max number of clients");
+    server.command({"CONFIG", "SET", "maxclients", "100"});
+    CHECK_FALSE(failure_of(server.url(), 10s));
+}
+
+TEST_CASE("a missing or wrong password ends it at once, and is not quoted") {
+    RedisServer server{test_support::RedisServerOptions{.tcp = true, .password = "right"}};
+    check_final(server.url(), LockErrc::backend_refused, "NOAUTH");
+    const auto failure = failure_of(server.url(":hunter2"), 30s);
+    REQUIRE(failure);
+    CHECK(failure->code == LockErrc::backend_refused);
+    CHECK(failure->what.find("WRONGPASS") != std::string::npos);
+    CHECK(failure->what.find("hunter2") == std::string::npos);
+    CHECK_FALSE(failure_of(server.url(":right"), 10s));
+    RedisServer renamed{test_support::RedisServerOptions{.args = {"--rename-command", "AUTH", ""}}};
+    const auto quoted = failure_of(renamed.url(":hunter2"), 30s);
+    REQUIRE(quoted);
+    CAPTURE(quoted->what);
+    CHECK(quoted->what.find("hunter2") == std::string::npos);
+}
+
+TEST_CASE("a user without the rights is told so; the documented rights suffice") {
+    RedisServer server;
+    server.command({"ACL", "SETUSER", "poor", "on", ">pw", "~codomyrmex:*", "+evalsha", "+eval",
+                    "+client|setname"});
+    check_final(server.url("poor:pw"), LockErrc::backend_refused, "can't run this command");
+    server.command({"ACL", "SETUSER", "poorer", "on", ">pw", "~codomyrmex:*", "+ping"});
+    check_final(server.url("poorer:pw"), LockErrc::backend_refused, "NOPERM");
+    server.command({"ACL",   "SETUSER", "least", "on",    ">pw",     "~codomyrmex:*",  "+evalsha",
+                    "+eval", "+get",    "+set",  "+del",  "+pttl",   "+pexpire",       "+incrby",
+                    "+zrem", "+time",   "+ping", "+auth", "+select", "+client|setname"});
+    RedisClient client{server.url("least:pw")};
+    client.ping();
+    RedisLock lock{"name", client, {.ttl = 600ms}};
+    Lease lease = lock.lease();
+    CHECK_FALSE(lock.try_lock());
+    const auto renewals = client.stats().renewals;
+    const Deadline deadline = Deadline::after(10s);
+    while (client.stats().renewals < renewals + 3 && !deadline.expired()) {
+        std::this_thread::sleep_for(1ms);
+    }
+    CHECK(lease.valid());
+    CHECK(lease.release());
+}
+
+TEST_CASE("a server without the command ends it at once") {
+    RedisServer server{test_support::RedisServerOptions{
+        .args = {"--rename-command", "EVALSHA", "", "--rename-command", "EVAL", ""}}};
+    check_final(server.url(), LockErrc::backend_refused, "unknown command");
+}
+
+TEST_CASE("redirections need a cluster client, which this is not") {
+    RedisServer server;
+    FaultProxy proxy{server.url()};
+    for (const std::string words : {"MOVED 1 127.0.0.1:2", "ASK 1 127.0.0.1:2"}) {
+        proxy.clear();
+        proxy.add(Fault::reply('-' + words + "\r\n").on("EVAL").always());
+        check_final(proxy.url(), LockErrc::unsupported, words.substr(0, 3));
+    }
+    proxy.clear();
+    proxy.add(Fault::reply("-CROSSSLOT Keys in request don't hash to the same slot\r\n")
+                  .on("EVAL")
+                  .always());
+    check_final(proxy.url(), LockErrc::backend_refused, "CROSSSLOT");
+}
+
+TEST_CASE("a script that the server does not know is sent once more, whole") {
+    RedisServer server;
+    CHECK_FALSE(failure_of(server.url()));
+    server.command({"SCRIPT", "FLUSH"});
+    CHECK_FALSE(failure_of(server.url()));
+}
+
+TEST_CASE("a key that we did not write is no endless wait") {
+    RedisServer server;
+    server.command({"SET", "codomyrmex:lock:{name}", "for ever"});
+    check_final(server.url(), LockErrc::foreign_key, "no expiry");
+    server.command({"DEL", "codomyrmex:lock:{name}"});
+    server.command({"RPUSH", "codomyrmex:lock:{name}", "a list"});
+    check_final(server.url(), LockErrc::foreign_key, "WRONGTYPE");
+    server.command({"DEL", "codomyrmex:lock:{name}"});
+    server.command({"SET", "codomyrmex:lock:{name}:fence", "no number"});
+    check_final(server.url(), LockErrc::foreign_key, "fence");
+    CHECK(server.command({"EXISTS", "codomyrmex:lock:{name}"}).number == 0);
+}
+
+TEST_CASE("nobody there: tried until the deadline") {
+    check_retried("unix:///no/such/socket", "cannot connect");
+    check_retried("redis://127.0.0.1:1", "refused");
+}
+
+TEST_CASE("connections that break in mid-request are resolved by the token") {
+    RedisServer server;
+    FaultProxy proxy{server.url()};
+    proxy.add(Fault::lose_reply().on("EVAL").times(2));
+    CHECK_FALSE(failure_of(proxy.url(), 10s));
+    proxy.clear();
+    proxy.add(Fault::cut().on("EVAL").times(2));
+    CHECK_FALSE(failure_of(proxy.url(), 10s));
+}
+
+TEST_CASE("nonsense in place of a reply drops the connection, and the lock is had on the next") {
+    RedisServer server;
+    FaultProxy proxy{server.url()};
+    for (const std::string bytes :
+         {"nonsense\r\n", "+OK\r\n", ":7\r\n", "*0\r\n", "*3\r\n:1\r\n$1\r\nx\r\n$1\r\ny\r\n",
+          "*3\r\n:5\r\n:1\r\n:2\r\n", "$99999999999999\r\n", "*-7\r\n", "$-1\r\n"}) {
+        CAPTURE(bytes);
+        proxy.clear();
+        proxy.add(Fault::replace_reply(bytes).on("EVAL"));
+        CHECK_FALSE(failure_of(proxy.url(), 10s));
+    }
+    proxy.clear();
+    proxy.add(Fault::append("+surplus\r\n").on("EVAL"));
+    CHECK_FALSE(failure_of(proxy.url(), 10s));
+    CHECK(server.command({"EXISTS", "codomyrmex:lock:{name}"}).number == 0);
+}
+
+TEST_CASE("a busy script is waited for") {
+    RedisServer server{test_support::RedisServerOptions{.args = {"--busy-reply-threshold", "1"}}};
+    std::thread busy{[&] {
+        (void)server.command({"EVAL",
+                              "local t = redis.call('TIME') repeat local n = redis.call('TIME') "
+                              "until n[1] - t[1] + (n[2] - t[2]) / 1000000 > 0.4 return 1",
+                              "0"});
+    }};
+    std::this_thread::sleep_for(50ms);
+    CHECK_FALSE(failure_of(server.url(), 20s));
+    busy.join();
+}
+
+TEST_CASE("a server that cannot save says so until it can") {
+    RedisServer server{
+        test_support::RedisServerOptions{.args = {"--enable-protected-configs", "yes"}}};
+    if (server.command({"CONFIG", "SET", "dir", "/proc"}).is_error()) {
+        SKIP("this server has no configuration to break");
+    }
+    server.command({"CONFIG", "SET", "save", "1 1"});
+    server.command({"SET", "x", "1"});
+    (void)server.command({"BGSAVE"});
+    const Deadline deadline = Deadline::after(10s);
+    while (!server.command({"SET", "x", "1"}).is_error() && !deadline.expired()) {
+        std::this_thread::sleep_for(10ms);
+    }
+    if (!server.command({"SET", "x", "1"}).is_error()) {
+        SKIP("this server can save where it should not");
+    }
+    check_retried(server.url(), "MISCONF");
+    server.command({"CONFIG", "SET", "save", ""});
+    CHECK_FALSE(failure_of(server.url(), 10s));
+}
+
+TEST_CASE("malformed URLs are refused, naming the part and never the password") {
+    for (const std::string url :
+         {"", "nonsense", "http://host", "redis://:hunter2@host:99999", "redis://:hunter2@host/x",
+          "redis://:hunter2@host?speed=fast", "redis://:hunter%2@host"}) {
+        CAPTURE(url);
+        try {
+            const RedisClient client{url};
+            FAIL("accepted");
+        } catch (const LockError& error) {
+            CHECK(error.code() == LockErrc::invalid_argument);
+            CHECK(std::string{error.what()}.find("hunter") == std::string::npos);
+        }
+    }
+    try {
+        const RedisClient client{"rediss://:hunter2@host"};
+        FAIL("accepted");
+    } catch (const LockError& error) {
+        CHECK(error.code() == LockErrc::unsupported);
+        CHECK(std::string{error.what()}.find("hunter") == std::string::npos);
+    }
+}
