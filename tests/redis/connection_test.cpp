@@ -8,6 +8,7 @@
 #include "support/catch2.hpp"
 #include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
+#include "support/temp_dir.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -15,9 +16,12 @@
 #include <csignal>
 #include <cstddef>
 #include <fstream>
+#include <future>
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <thread>
 #include <type_traits>
 #include <unistd.h>
@@ -242,6 +246,41 @@ TEST_CASE("A server that takes nobody now says so while opening") {
         CHECK(connect(connection, proxy.url()) == Io::refused);
         CHECK(connection.error() == words);
     }
+}
+
+TEST_CASE("What a server says before it hangs up is read, though the request cannot be sent") {
+    const test_support::TempDir directory;
+    const std::string path = directory.file("socket");
+    const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(listener, 1) == 0);
+    std::promise<void> greeted;
+    std::jthread server{[listener, go = greeted.get_future()] {
+        const auto say = [](int file, std::string_view words) {
+            return ::write(file, words.data(), words.size());
+        };
+        const int file = ::accept(listener, nullptr, nullptr);
+        char byte = 0;
+        while (byte != '\n' && ::read(file, &byte, 1) == 1) {
+        }
+        (void)say(file, "+OK\r\n");
+        go.wait();
+        (void)say(file, "-ERR max number of clients reached\r\n");
+        ::close(file);
+    }};
+    Connection connection;
+    const Io opened = connect(connection, "unix://" + path);
+    greeted.set_value();
+    server.join();
+    ::close(listener);
+    REQUIRE(opened == Io::done);
+    connection.append({"PING"});
+    CHECK(connection.flush(soon()) == Io::refused);
+    CHECK(connection.error() == "ERR max number of clients reached");
+    CHECK_FALSE(connection.is_open());
 }
 
 TEST_CASE("It selects the database of the URL") {

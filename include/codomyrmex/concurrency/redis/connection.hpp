@@ -38,7 +38,7 @@ enum class Io : std::uint8_t {
     timeout,  ///< the deadline passed; what was asked for may still come
     stopped,  ///< the caller's tick asked to stop
     failed,   ///< the connection is closed; error() says why
-    refused,  ///< while opening: the server said no; error() holds its words
+    refused,  ///< the connection is closed; the server said no, error() holds its words
 };
 
 /// A connection, open or closed. It opens again after it was closed.
@@ -84,6 +84,7 @@ class Connection {
         const Io sent = from(socket_.send_all(output_, deadline, tick));
         output_.clear();
         if (sent == Io::timeout) return fail(sent, "the request could not be sent in time");
+        if (sent == Io::failed) return fail_with_last_words(socket_.error());
         if (sent != Io::done) return fail(sent, socket_.error());
         return Io::done;
     }
@@ -157,6 +158,20 @@ class Connection {
         return how;
     }
 
+    // A server that takes nobody says why and closes, which a write may meet before the words are
+    // read.
+    Io fail_with_last_words(std::string why) {
+        detail::NoTick undisturbed;
+        std::string broken;
+        std::optional<Reply> words;
+        const auto got = socket_.receive_some(
+            [this](const char* bytes, std::size_t size) { reader_.feed(bytes, size); },
+            Deadline::after(std::chrono::nanoseconds::zero()), undisturbed);
+        if (got == detail::SocketResult::done) words = reader_.next(broken);
+        if (words && words->is_error()) return fail(Io::refused, std::move(words->text));
+        return fail(Io::failed, std::move(why));
+    }
+
     template <class Tick>
     [[nodiscard]] Io greet(const Endpoint& endpoint, const ClientOptions& options,
                            Deadline deadline, Tick& tick) {
@@ -169,6 +184,7 @@ class Connection {
         const std::size_t required = outstanding_;
         append({"CLIENT", "SETNAME", printable_name(endpoint, options)});
         const Io sent = flush(deadline, tick);
+        if (sent == Io::refused) return fail(sent, without_secrets(std::move(error_), endpoint));
         if (sent != Io::done) return sent;
         for (std::size_t answered = 0; outstanding_ > 0; ++answered) {
             Reply reply;
