@@ -255,26 +255,66 @@ class Socket {
         return SocketResult::done;
     }
 
+    /// Sends as much of `bytes` as the system takes at once. Returns: done with `sent` set, perhaps
+    /// to 0; failed without error(), for this may be called beside a receive on another thread.
+    [[nodiscard]] SocketResult send_some(std::string_view bytes, std::size_t& sent,
+                                         int& code) const noexcept {
+        sent = 0;
+        while (sent < bytes.size()) {
+            const ssize_t count =
+                ::send(file_, bytes.data() + sent, bytes.size() - sent, send_flags);
+            if (count > 0) {
+                sent += static_cast<std::size_t>(count);
+            } else if (count < 0 && would_block(errno)) {
+                break;
+            } else if (count < 0 && errno != EINTR) {
+                code = errno;
+                return SocketResult::failed;
+            }
+        }
+        return SocketResult::done;
+    }
+
+    /// Waits until there are bytes, or, if `sending`, room for some. Returns: done, timeout, or
+    /// stopped.
+    template <class Tick>
+    [[nodiscard]] SocketResult wait(bool sending, Deadline deadline, Tick& tick) const {
+        const short events = sending ? static_cast<short>(POLLIN | POLLOUT) : POLLIN;
+        return wait_for(file_, events, deadline, tick);
+    }
+
+    /// The number of the open file; -1 if closed.
+    [[nodiscard]] int descriptor() const noexcept { return file_; }
+
     /// Waits for bytes and hands what came to `take(data, size)`, once.
     template <class Take, class Tick>
     [[nodiscard]] SocketResult receive_some(Take take, Deadline deadline, Tick& tick) {
         for (;;) {
             const SocketResult ready = wait_for(file_, POLLIN, deadline, tick);
             if (ready != SocketResult::done) return ready;
-            // Not initialised: recv() fills what is used.
-            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init)
-            std::array<char, 16384> buffer;
-            const ssize_t got = ::recv(file_, buffer.data(), buffer.size(), MSG_DONTWAIT);
-            if (got > 0) {
-                take(buffer.data(), static_cast<std::size_t>(got));
-                return SocketResult::done;
-            }
-            if (got == 0) {
-                error_ = "the server closed the connection";
-                return SocketResult::failed;
-            }
-            if (!would_block(errno) && errno != EINTR) return fail(errno);
+            const SocketResult got = receive_now(take);
+            if (got != SocketResult::timeout) return got;
         }
+    }
+
+    /// Hands what is there to `take(data, size)`, once. Returns: timeout if nothing is there.
+    template <class Take>
+    [[nodiscard]] SocketResult receive_now(Take take) {
+        // Not initialised: recv() fills what is used.
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init)
+        std::array<char, 16384> buffer;
+        ssize_t got = 0;
+        do {
+            got = ::recv(file_, buffer.data(), buffer.size(), MSG_DONTWAIT);
+        } while (got < 0 && errno == EINTR);
+        if (got > 0) {
+            take(buffer.data(), static_cast<std::size_t>(got));
+            return SocketResult::done;
+        }
+        if (got < 0 && would_block(errno)) return SocketResult::timeout;
+        if (got < 0) return fail(errno);
+        error_ = "the server closed the connection";
+        return SocketResult::failed;
     }
 
   private:

@@ -28,7 +28,7 @@ namespace codomyrmex::concurrency {
 
 /// A cheap handle to a shared client: copying it shares the connection. Locks and leases keep a
 /// copy, so it may go before them. Destroying the last one ends the background thread, after at
-/// most 60 ms for releases that are still unanswered; that may happen inside a hook.
+/// most 120 ms for releases that are still unanswered; that may happen inside a hook.
 ///
 /// The child of a fork() gets a fresh connection, thread and identity at its first use; what the
 /// parent holds stays the parent's.
@@ -71,21 +71,12 @@ class RedisClient {
             redis::make_identity(root_->options.prefix, name, std::move(options)));
     }
 
-    /// A pending hold under a token that was never used before.
-    [[nodiscard]] std::shared_ptr<redis::Hold> new_hold(
-        std::shared_ptr<const redis::LockIdentity> identity) {
-        return root_->core().new_hold(std::move(identity));
-    }
-
-    /// Asks once for the lock; repeats that until the server has answered. If granted, `hold` is
-    /// held and renewed from here on. A deadline that has passed leaves one `response_timeout`.
-    /// Throws: LockError if there was no answer by the deadline, or after `patience`; whatever the
-    /// server may have done is undone in the background. The hold must not be used again then, nor
-    /// after an answer that is doubtful.
-    /// Cost: one round trip.
-    [[nodiscard]] redis::Acquisition acquire(const std::shared_ptr<redis::Hold>& hold,
-                                             Deadline deadline) {
-        return root_->core().acquire(hold, deadline);
+    /// Waits for the lock as `wait` says. Returns: null if it was not obtained.
+    /// Throws: LockError; whatever the server may have done is undone in the background.
+    /// Cost: one round trip when free.
+    [[nodiscard]] std::shared_ptr<redis::Hold> acquire(
+        const std::shared_ptr<const redis::LockIdentity>& identity, const redis::Wait& wait) {
+        return root_->core().acquire(identity, wait);
     }
 
     /// Gives a hold back and tells what became of it. An answer that does not come by the deadline
@@ -93,36 +84,30 @@ class RedisClient {
     /// Cost: one round trip; none if the lease was lost before.
     [[nodiscard]] redis::Released release(const std::shared_ptr<redis::Hold>& hold,
                                           Deadline deadline) {
+        if (hold->forked()) return redis::Released::lost;
         return root_->core().release(hold, deadline);
     }
 
-    /// The same for destructors: at most one try and 120 ms, and no try within a second after one
-    /// that was not answered; hooks are told of what went wrong.
-    redis::Released release_quietly(const std::shared_ptr<redis::Hold>& hold) noexcept {
+    /// Gives a hold back without waiting for the server, which is told now, or later if there is
+    /// no connection. Returns: lost if that is known here already; else ours.
+    redis::Released give_back(const std::shared_ptr<redis::Hold>& hold) noexcept {
         // In a forked child even asking for the core could fail, and there is nothing to do.
         if (hold->forked()) return redis::Released::lost;
-        return root_->core().release_quietly(hold);
+        return root_->core().give_back(hold);
     }
 
     /// Renews a lease now. Returns: false if it was lost.
     /// Throws: LockError if the outcome is not known by the deadline.
     /// Cost: one round trip.
     bool renew(const std::shared_ptr<redis::Hold>& hold, Deadline deadline) {
+        if (hold->forked()) return false;
         return root_->core().renew(hold, deadline);
-    }
-
-    /// For how long a call without a deadline goes on without an answer.
-    [[nodiscard]] std::chrono::nanoseconds patience() const noexcept {
-        return root_->options.patience;
     }
 
     /// Tells the hook `on_error` of a misuse that nobody else can be told of.
     void report(LockErrc errc, const std::string& what) noexcept {
         root_->core().report(errc, what);
     }
-
-    /// Lets time pass between two tries.
-    void pause(std::chrono::nanoseconds duration) { std::this_thread::sleep_for(duration); }
 
   private:
     // What outlives a fork: after it the child makes a core of its own. The parent's, of which the
@@ -144,6 +129,8 @@ class RedisClient {
             if (current->process() == detail::process_id()) return *current;
             auto fresh = std::make_unique<redis::ClientCore>(endpoint, options);
             if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
+                // So that the server sees the parent's connections end when the parent does.
+                current->close_in_child();
                 return *fresh.release();
             }
             return *current;

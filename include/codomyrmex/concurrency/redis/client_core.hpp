@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The one shared thing behind all copies of a RedisClient: the connection, the keeper, and the
-// operations on leases that are made of them. Not for users; client.hpp is.
+// The one shared thing behind all copies of a RedisClient: how a lock is acquired and given back,
+// made of the line of this process (local_queues.hpp), the connection (pipeline.hpp), and the
+// thread that renews and listens (keeper.hpp). Not for users; client.hpp is.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_CORE_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_CORE_HPP
@@ -10,10 +11,17 @@
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/detail/thread_identity.hpp>
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
+#include <codomyrmex/concurrency/redis/caller.hpp>
+#include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/events.hpp>
+#include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/keeper.hpp>
+#include <codomyrmex/concurrency/redis/local_queues.hpp>
+#include <codomyrmex/concurrency/redis/mailbox.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
@@ -29,30 +37,33 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <initializer_list>
+#include <iterator>
 #include <memory>
+#include <mutex>
 #include <optional>
-#include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
 
-/// What came of asking for a lock.
-struct Acquisition {
-    bool acquired = false;
-    /// If not: how long the present holder's lease lasts unless it is renewed.
-    std::chrono::nanoseconds holder_left{0};
-    /// If not: an earlier sending of the same request may yet be executed, so the hold must not be
-    /// used again; it is cancelled in the background.
-    bool doubtful = false;
-};
-
-/// What came of giving one back.
+/// What came of giving a lock back.
 enum class Released : std::uint8_t { ours, lost, unknown };
+
+/// The error that unlock() leaves; none if it was ours.
+[[nodiscard]] inline std::error_code error_of(Released released) noexcept {
+    switch (released) {
+        case Released::ours:
+            break;
+        case Released::lost:
+            return LockErrc::lease_lost;
+        case Released::unknown:
+            return LockErrc::unknown_outcome;
+    }
+    return {};
+}
 
 /// `options` with the timeouts that the URL gives.
 /// Throws: LockError(invalid_argument) for timeouts that are not positive or an empty prefix;
@@ -71,6 +82,15 @@ enum class Released : std::uint8_t { ours, lost, unknown };
     require_positive(options.patience, "patience");
     require_positive(options.connect_timeout, "connect_timeout");
     require_positive(options.response_timeout, "response_timeout");
+    if (options.grant_ttl < std::chrono::milliseconds{10} ||
+        options.grant_ttl > std::chrono::hours{1}) {
+        throw LockError(LockErrc::invalid_argument,
+                        "ClientOptions::grant_ttl must be from 10 ms to 1 h, not " +
+                            std::to_string(options.grant_ttl.count()) + " ms");
+    }
+    if (options.max_pending == 0) {
+        throw LockError(LockErrc::invalid_argument, "ClientOptions::max_pending must not be 0");
+    }
     if (options.prefix.empty() || options.prefix.find_first_of("{}") != std::string::npos) {
         throw LockError(LockErrc::invalid_argument,
                         "ClientOptions::prefix must not be empty and have no braces");
@@ -87,29 +107,34 @@ enum class Released : std::uint8_t { ours, lost, unknown };
 /// Threads: safe, but for the destructor.
 class ClientCore {
   public:
-    /// Requires: the arguments outlive the core.
-    /// Throws: std::exception if the system has no random numbers.
+    /// Throws: std::exception if the system has no random numbers or no files.
     ClientCore(const Endpoint& endpoint, const ClientOptions& options)
-        : endpoint_{endpoint},
-          options_{options},
-          process_{detail::process_id()},
-          identity_{detail::random_hex_128()},
-          holder_{detail::host_name() + ':' + std::to_string(process_) + ':'},
+        : process_{detail::process_id()},
           events_{std::make_shared<Events>(options.hooks)},
-          pipeline_{endpoint, options},
-          keeper_{endpoint, options, events_} {}
+          keeper_{std::make_shared<KeeperState>(endpoint, options, make_name(options, process_),
+                                                events_)} {}
+    ClientCore(const ClientCore&) = delete;
+    ClientCore& operator=(const ClientCore&) = delete;
 
-    /// The process that made it; in another it must not be touched.
+    /// Ends the background thread, after at most 120 ms for releases that are unanswered.
+    ~ClientCore() { keeper_->stop(); }
+
+    /// The process that made it; in another it must not be touched, but for close_in_child().
     [[nodiscard]] std::int64_t process() const noexcept { return process_; }
+    void close_in_child() noexcept { keeper_->close_in_child(); }
 
     [[nodiscard]] ClientStats stats() const {
         ClientStats stats;
-        stats.connections = pipeline_.connections() + keeper_.connections();
-        stats.requests = pipeline_.requests();
-        stats.renewals = keeper_.renewals();
+        stats.connections = keeper_->pipeline.connections() + keeper_->connections();
+        stats.requests = keeper_->pipeline.requests();
+        stats.writes = keeper_->pipeline.writes();
+        stats.renewals = keeper_->renewals();
         stats.leases_lost = events_->leases_lost();
-        stats.leases_watched = keeper_.watched();
-        stats.releases_pending = keeper_.releasing();
+        stats.leases_watched = keeper_->watched();
+        stats.leases_retained = keeper_->queues.retained();
+        stats.releases_pending = keeper_->releasing();
+        stats.local_handovers = local_handovers_.load(std::memory_order_relaxed);
+        stats.grants = grants_.load(std::memory_order_relaxed);
         stats.hook_exceptions = events_->exceptions();
         return stats;
     }
@@ -117,65 +142,47 @@ class ClientCore {
     void report(LockErrc errc, const std::string& what) noexcept { events_->error(errc, what); }
 
     void ping(Deadline deadline) {
-        const auto is_pong = [](const Reply& reply) { return reply.as_text() == "PONG"; };
-        std::array<std::string_view, 1> command{"PING"};
-        const Answer answer = run(command, {}, deadline, Persistence::until_deadline, is_pong);
-        if (!answer.ok) throw failure(answer, "no answer to a ping");
+        KeeperState::Loaded none;
+        const Answer answer = caller_.run(
+            none, deadline, [](Call, BootTime) { return encode({"PING"}); },
+            [](const Reply& reply) { return reply.as_text() == "PONG"; });
+        if (!answer.ok) throw caller_.failure(answer, "no answer to a ping");
     }
 
-    [[nodiscard]] std::shared_ptr<Hold> new_hold(std::shared_ptr<const LockIdentity> identity) {
-        std::array<char, 17> number{};
-        const auto end = std::to_chars(number.data(), number.data() + number.size(),
-                                       counter_.fetch_add(1, std::memory_order_relaxed), 16);
-        std::string token = identity_;
-        token += '-';
-        token.append(number.data(), end.ptr);
-        return std::make_shared<Hold>(std::move(identity), std::move(token));
-    }
-
-    [[nodiscard]] Acquisition acquire(const std::shared_ptr<Hold>& hold, Deadline deadline) {
-        const LockIdentity& identity = hold->identity();
-        const std::string ttl = std::to_string(identity.options.ttl.count());
-        const std::string holder = holder_text(identity.options.label);
-        std::optional<Grant> grant;
-        const Answer answer =
-            call(acquire_script, {identity.lock_key, identity.fence_key, identity.queue_key},
-                 {hold->token(), ttl, holder}, request_limit(deadline), Persistence::until_deadline,
-                 [&](const Reply& reply) {
-                     grant = read_grant(reply);
-                     return grant.has_value();
-                 });
-        if (!answer.ok) {
-            if (answer.retry.maybe_executed()) keeper_.cancel_later(hold);
-            throw failure(answer, "cannot acquire '" + hold->name() + '\'');
-        }
-        if (grant->fence == 0) {
-            if (answer.retry.maybe_executed()) keeper_.cancel_later(hold);
-            return {false, grant->holder_left, answer.retry.maybe_executed()};
-        }
-        if (!hold->granted(grant->fence, answer.sent, detail::BootClock::now())) {
-            keeper_.release_later(hold);
-            throw LockError(LockErrc::validity_exhausted,
-                            "'" + hold->name() +
-                                "' was acquired, but the answer took longer than " +
-                                "its lease of " + ttl + " ms is valid; ask for a longer ttl");
-        }
+    /// Waits for the lock as `wait` says. Returns: null if it was not obtained: another was seen to
+    /// hold it, or to be before.
+    /// Throws: LockError.
+    [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
+                                                const Wait& wait) {
+        const std::string& key = identity->lock_key;
+        const auto line = keeper_->queues.come(key);
+        std::shared_ptr<Hold> hold;
         try {
-            keeper_.watch(hold, answer.sent);
+            hold = take_turn(*line, identity, wait);
         } catch (...) {
-            release_quietly(hold);
+            keeper_->queues.leave(key);
             throw;
         }
-        return {true, {}, false};
+        // A hold stays in line until it is given back.
+        if (!hold) keeper_->queues.leave(key);
+        return hold;
     }
 
-    [[nodiscard]] Released release(const std::shared_ptr<Hold>& hold, Deadline deadline) {
-        return release(hold, request_limit(deadline), Persistence::until_deadline);
-    }
-
-    Released release_quietly(const std::shared_ptr<Hold>& hold) noexcept {
+    /// Gives `hold` back without waiting for the server.
+    /// Returns: lost if that is known already; else ours.
+    Released give_back(const std::shared_ptr<Hold>& hold) noexcept {
+        const std::shared_ptr<Tenure>& tenure = hold->tenure();
+        const std::string& key = tenure->identity().lock_key;
         try {
-            return release(hold, Deadline::after(quiet_limit), Persistence::one_try);
+            const bool valid = hold->valid();
+            if (!valid && hold->lose()) {
+                events_->lost({hold->name(), hold->fence(), "it had run out at release"});
+            }
+            const bool ours = hold->end() && valid;
+            tenure->used_by(nullptr);
+            pass_on(tenure, hold, ours);
+            keeper_->queues.leave(key);
+            return ours ? Released::ours : Released::lost;
         } catch (const std::exception& error) {
             events_->error(LockErrc::unknown_outcome,
                            std::string{"cannot release: "} + error.what());
@@ -183,52 +190,98 @@ class ClientCore {
         }
     }
 
+    /// Gives `hold` back to the server and waits for its word.
+    [[nodiscard]] Released release(const std::shared_ptr<Hold>& hold, Deadline deadline) {
+        if (hold->forked()) return Released::lost;
+        if (!hold->valid()) {
+            (void)give_back(hold);
+            return Released::lost;
+        }
+        const std::shared_ptr<Tenure>& tenure = hold->tenure();
+        const std::string& key = tenure->identity().lock_key;
+        const auto line = keeper_->queues.find(key);
+        // First no more renewals, then the release: none may come after it.
+        keeper_->unwatch(*tenure);
+        std::optional<std::int64_t> bits;
+        const Answer answer = caller_.run(
+            keeper_->release_loaded, caller_.limit(deadline),
+            [&](Call call, BootTime) {
+                return release_command(call, *tenure, keeper_->name.prefix);
+            },
+            [&](const Reply& reply) {
+                bits = reply.as_integer();
+                return bits && *bits >= 0 && *bits <= 3;
+            });
+        const bool repeated = answer.retry.maybe_executed();
+        Released released = Released::unknown;
+        if (answer.ok && (*bits & 1) != 0) released = Released::ours;
+        if (answer.ok && (*bits & 1) == 0 && !repeated) released = Released::lost;
+        if (released == Released::lost && hold->lose()) {
+            events_->lost({hold->name(), hold->fence(), not_ours});
+        }
+        hold->end();
+        tenure->close();
+        tenure->used_by(nullptr);
+        if (!answer.ok || tenure->doubtful() || *bits > 1) {
+            tenure->doubtful() ? keeper_->cancel_later(tenure) : keeper_->release_later(tenure);
+        }
+        if (!answer.ok) {
+            events_->error(LockErrc::unknown_outcome,
+                           keeper_->endpoint.to_string() + ": the release of '" + hold->name() +
+                               "' is unanswered (" + answer.retry.reason() +
+                               "); it is repeated in the background");
+        }
+        keeper_->queues.lost(tenure);
+        keeper_->queues.leave(key);
+        return released;
+    }
+
     [[nodiscard]] bool renew(const std::shared_ptr<Hold>& hold, Deadline deadline) {
         if (!hold->valid()) return false;
-        const LockIdentity& identity = hold->identity();
-        const std::string ttl = std::to_string(identity.options.ttl.count());
-        const Answer answer =
-            call(renew_script, {identity.lock_key, identity.fence_key}, {hold->token(), ttl},
-                 request_limit(deadline), Persistence::until_deadline, is_flag);
-        if (!answer.ok) throw failure(answer, "cannot renew '" + hold->name() + '\'');
-        if (answer.reply.integer == 1) return hold->renewed(answer.sent, detail::BootClock::now());
-        keeper_.unwatch(*hold);
-        if (hold->lose()) events_->lost({hold->name(), hold->fence(), not_ours});
+        const std::shared_ptr<Tenure>& tenure = hold->tenure();
+        std::optional<RenewAnswer> renewal;
+        for (;;) {
+            const Answer answer = caller_.run(
+                keeper_->renew_loaded, caller_.limit(deadline),
+                [&](Call call, BootTime) {
+                    return renew_command(call, *tenure, keeper_->clock.at(tenure->deadline()));
+                },
+                [&](const Reply& reply) {
+                    renewal = read_renew(reply);
+                    return renewal.has_value();
+                });
+            if (!answer.ok) throw caller_.failure(answer, "cannot renew '" + hold->name() + '\'');
+            keeper_->clock.learn(renewal->time, answer.sent);
+            if (renewal->outcome == RenewAnswer::Outcome::late && hold->valid()) continue;
+            if (renewal->outcome == RenewAnswer::Outcome::renewed ||
+                renewal->outcome == RenewAnswer::Outcome::wanted) {
+                if (tenure->renewed(answer.sent, detail::BootClock::now())) return hold->held();
+            }
+            break;
+        }
+        keeper_->unwatch(*tenure);
+        keeper_->lose(tenure, not_ours);
         return false;
     }
 
   private:
-    enum class Persistence : std::uint8_t { one_try, until_deadline };
-
-    struct Answer {
-        bool ok = false;
-        Reply reply{};
-        BootTime sent{};
-        Retry retry{};
-    };
-
-    struct Grant {
-        std::uint64_t fence = 0;  // 0: held by another
-        std::chrono::nanoseconds holder_left{0};
-    };
-
-    // How long a destructor waits for an answer, and for how long after one that did not come the
-    // next ones do not wait at all: a guard of many locks must not take so much time for each.
-    static constexpr std::chrono::milliseconds quiet_limit{120};
-    static constexpr std::chrono::seconds quiet_pause{1};
-
     static constexpr const char* not_ours = "the server no longer has it under this token";
 
-    // By when a request must be answered: the caller's deadline; patience for a caller without
-    // one; one response_timeout for a caller who does not wait.
-    [[nodiscard]] Deadline request_limit(Deadline deadline) const {
-        if (deadline.is_never()) return Deadline::after(options_.patience);
-        if (deadline.expired()) return Deadline::after(options_.response_timeout);
-        return deadline;
+    // How many fencing tokens a lease may reserve that is retained: more than can be used within
+    // the second by which the fence may lead the clock.
+    static constexpr std::uint64_t retained_block = 1'000'000;
+
+    [[nodiscard]] static ProcessName make_name(const ClientOptions& options, std::int64_t process) {
+        ProcessName name;
+        name.prefix = options.prefix;
+        name.id = detail::random_hex_128();
+        name.holder = detail::host_name() + ':' + std::to_string(process) + ':';
+        name.channel = options.prefix + "wake:" + name.id;
+        return name;
     }
 
     [[nodiscard]] std::string holder_text(const std::string& label) const {
-        std::string text = holder_ + std::to_string(detail::kernel_thread_id());
+        std::string text = keeper_->name.holder + std::to_string(detail::kernel_thread_id());
         if (label.empty()) return text;
         text += ' ';
         std::ranges::replace_copy_if(
@@ -238,152 +291,193 @@ class ClientCore {
         return text;
     }
 
-    [[nodiscard]] static bool is_flag(const Reply& reply) {
-        return reply.type == Reply::Type::integer && (reply.integer == 0 || reply.integer == 1);
+    // 128 bits of the process, a number, and a mark for those who want what we retain.
+    [[nodiscard]] std::string new_token(const LeaseOptions& options) {
+        std::array<char, 17> number{};
+        const auto end = std::to_chars(number.data(), number.data() + number.size(),
+                                       counter_.fetch_add(1, std::memory_order_relaxed), 16);
+        std::string token = keeper_->name.id;
+        token += '-';
+        token.append(number.data(), end.ptr);
+        if (options.retain != options.retain.zero()) token += 'r';
+        return token;
     }
 
-    // {1, fence, time} or {0, ms left, time}.
-    [[nodiscard]] static std::optional<Grant> read_grant(const Reply& reply) {
-        if (reply.type != Reply::Type::array || reply.elements.size() != 3) return std::nullopt;
-        const auto flag = reply.elements[0].as_integer();
-        if (flag == 0) {
-            const auto left = reply.elements[1].as_integer();
-            if (!left) return std::nullopt;
-            return Grant{0, std::chrono::milliseconds{std::clamp<std::int64_t>(
-                                *left, 0, std::int64_t{1000} * 86'400 * 365)}};
-        }
-        const auto text = reply.elements[1].as_text();
-        if (flag != 1 || !text || text->size() != 19) return std::nullopt;
-        std::uint64_t fence = 0;
-        const auto [end, error] = std::from_chars(text->data(), text->data() + 19, fence);
-        if (error != std::errc{} || end != text->data() + 19 || fence == 0) return std::nullopt;
-        return Grant{fence, {}};
-    }
+    // --- The line of this process.
 
-    [[nodiscard]] Released release(const std::shared_ptr<Hold>& hold, Deadline deadline,
-                                   Persistence persistence) {
-        if (hold->forked()) return Released::lost;
-        // First no more renewals, then the release: none may come after it.
-        keeper_.unwatch(*hold);
-        if (!hold->valid()) {
-            // Over already. The key may still be there for a while; nobody needs to wait for that.
-            if (hold->lose()) {
-                events_->lost({hold->name(), hold->fence(), "it had run out at release"});
+    [[nodiscard]] std::shared_ptr<Hold> take_turn(
+        LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
+        const Wait& wait) {
+        const BootTime entered = detail::BootClock::now();
+        for (bool contended = false;;) {
+            LocalWaiter me{*identity};
+            LocalQueue::Entry entry = LocalQueue::Entry::busy;
+            {
+                const std::lock_guard guard{line.mutex};
+                entry = line.queue.enter(me, wait.for_holders, detail::BootClock::now());
             }
-            keeper_.release_later(hold);
-            return Released::lost;
-        }
-        if (persistence == Persistence::one_try && unanswered_lately()) {
-            hold->end();
-            keeper_.release_later(hold);
-            return Released::unknown;
-        }
-        const LockIdentity& identity = hold->identity();
-        const Answer answer = call(release_script, {identity.lock_key, identity.queue_key},
-                                   {hold->token()}, deadline, persistence, is_flag);
-        if (answer.ok && answer.reply.integer == 0 && !answer.retry.maybe_executed()) {
-            if (hold->lose()) events_->lost({hold->name(), hold->fence(), not_ours});
-            return Released::lost;
-        }
-        hold->end();
-        if (answer.ok && answer.reply.integer == 1) return Released::ours;
-        if (!answer.ok) {
-            if (persistence == Persistence::one_try) {
-                unanswered_.store(detail::BootClock::now().time_since_epoch().count(),
-                                  std::memory_order_relaxed);
+            if (entry == LocalQueue::Entry::busy) return nullptr;
+            bool has = entry == LocalQueue::Entry::has;
+            if (entry == LocalQueue::Entry::line) {
+                contended = true;
+                if (!stand_in_line(line, me, wait)) return nullptr;
+                has = me.state.load() == LocalWaiter::has;
             }
-            keeper_.release_later(hold);
-            events_->error(LockErrc::unknown_outcome, endpoint_.to_string() + ": the release of '" +
-                                                          hold->name() + "' is unanswered (" +
-                                                          answer.retry.reason() +
-                                                          "); it is repeated in the background");
-        }
-        return Released::unknown;
-    }
-
-    [[nodiscard]] bool unanswered_lately() const noexcept {
-        const std::chrono::nanoseconds last{unanswered_.load(std::memory_order_relaxed)};
-        return last.count() != 0 &&
-               detail::BootClock::now().time_since_epoch() - last < quiet_pause;
-    }
-
-    template <class Check>
-    [[nodiscard]] Answer call(const Script& script, std::initializer_list<std::string_view> keys,
-                              std::initializer_list<std::string_view> arguments, Deadline deadline,
-                              Persistence persistence, Check&& check) {
-        std::array<std::string_view, 16> words{"EVALSHA", script.sha1};
-        const std::string count = std::to_string(keys.size());
-        words[2] = count;
-        auto* const end =
-            std::ranges::copy(arguments, std::ranges::copy(keys, words.begin() + 3).out).out;
-        return run({words.begin(), end}, script.body, deadline, persistence,
-                   std::forward<Check>(check));
-    }
-
-    // Sends `command` until it is answered in a way that `check` accepts, an error ends it, or the
-    // deadline has passed. `body`: what to send instead of a digest that the server does not know.
-    template <class Check>
-    [[nodiscard]] Answer run(std::span<std::string_view> command, std::string_view body,
-                             Deadline deadline, Persistence persistence, Check&& check) {
-        Answer answer;
-        Backoff backoff{
-            std::chrono::milliseconds{100},
-            std::hash<std::string>{}(identity_) + counter_.load(std::memory_order_relaxed)};
-        bool body_sent = false;
-        for (;;) {
-            Exchange exchange = pipeline_.request(command, deadline);
-            Retry::Step step = Retry::Step::again_later;
-            switch (exchange.outcome) {
-                case Exchange::Outcome::not_sent:
-                    step = answer.retry.not_sent(exchange.error);
-                    break;
-                case Exchange::Outcome::unknown:
-                    step = answer.retry.unknown(exchange.error);
-                    break;
-                case Exchange::Outcome::answered:
-                    if (exchange.reply.is_error()) {
-                        step = answer.retry.error_reply(exchange.reply.text);
-                    } else if (check(exchange.reply)) {
-                        answer.ok = true;
-                        answer.sent = exchange.sent;
-                        answer.reply = std::move(exchange.reply);
-                        return answer;
-                    } else {
-                        step = answer.retry.wrong_reply(exchange.reply.describe());
-                    }
-                    break;
-            }
-            if (step == Retry::Step::give_up) return answer;
-            if (step == Retry::Step::reconnect) {
-                pipeline_.disconnect(exchange.connection, deadline);
-            }
-            if (step == Retry::Step::send_body && !std::exchange(body_sent, true)) {
-                command[0] = "EVAL";
-                command[1] = body;
+            if (has) {
+                if (auto hold = use(line, me.tenure, contended)) return hold;
                 continue;
             }
-            if (persistence == Persistence::one_try) return answer;
-            const std::chrono::nanoseconds pause = backoff.next();
-            if (pause >= deadline.remaining()) return answer;
-            std::this_thread::sleep_for(pause);
+            // One that was retained and will not do.
+            if (me.tenure) keeper_->release(me.tenure, nullptr);
+            if (auto hold = ask(line, identity, wait, entered, contended)) return *hold;
         }
     }
 
-    [[nodiscard]] LockError failure(const Answer& answer, const std::string& what) const {
-        return {answer.retry.error(),
-                endpoint_.to_string() + ": " + what + ": " + answer.retry.reason()};
+    // Returns: whether its turn has come.
+    [[nodiscard]] static bool stand_in_line(LocalQueues::Line& line, LocalWaiter& me,
+                                            const Wait& wait) {
+        const std::stop_callback stop{wait.stop, [&] {
+                                          const std::lock_guard guard{line.mutex};
+                                          if (line.queue.leave(me)) me.state.set(LocalWaiter::left);
+                                      }};
+        me.state.wait_while(LocalWaiter::waiting, wait.deadline);
+        // Whoever gave it its turn is done with it when it has this.
+        const std::lock_guard guard{line.mutex};
+        if (me.state.load() == LocalWaiter::waiting) return !line.queue.leave(me);
+        return me.state.load() != LocalWaiter::left;
     }
 
-    const Endpoint& endpoint_;
-    const ClientOptions& options_;
+    // Asks the server. Returns: the hold, or null if it was not obtained; nothing if it was lost at
+    // once, to try again.
+    [[nodiscard]] std::optional<std::shared_ptr<Hold>> ask(
+        LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
+        const Wait& wait, BootTime entered, bool contended) {
+        std::string failure;
+        try {
+            const Deadline reach = reach_of(line, entered, contended);
+            if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
+                asked(line, nullptr, failure);
+                return nullptr;
+            }
+            auto tenure = std::make_shared<Tenure>(identity, new_token(identity->options));
+            Acquisition acquisition{*keeper_,
+                                    tenure,
+                                    holder_text(identity->options.label),
+                                    block_of(line, identity->options),
+                                    wait,
+                                    reach};
+            if (!acquisition.run()) tenure = nullptr;
+            if (acquisition.handed_over()) grants_.fetch_add(1, std::memory_order_relaxed);
+            asked(line, tenure, failure);
+            if (!tenure) return nullptr;
+            if (auto hold = use(line, tenure, contended || acquisition.contended())) return hold;
+            return std::nullopt;
+        } catch (const LockError& error) {
+            if (error.code() == LockErrc::backend_unavailable) failure = error.what();
+            asked(line, nullptr, failure);
+            throw;
+        } catch (...) {
+            asked(line, nullptr, failure);
+            throw;
+        }
+    }
+
+    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure,
+               std::string& failure) noexcept {
+        const std::lock_guard guard{line.mutex};
+        line.failure.swap(failure);
+        line.queue.asked(tenure, detail::BootClock::now());
+    }
+
+    // Until when the server must have answered. Who stood in line behind one that had no answer has
+    // waited for the server as well. Throws: LockError if it has waited long enough.
+    [[nodiscard]] Deadline reach_of(LocalQueues::Line& line, BootTime entered,
+                                    bool contended) const {
+        std::string failure;
+        {
+            const std::lock_guard guard{line.mutex};
+            if (contended) failure = line.failure;
+        }
+        if (failure.empty()) return Deadline::after(keeper_->options.patience);
+        const Deadline reach =
+            Deadline::after(keeper_->options.patience - (detail::BootClock::now() - entered));
+        if (!reach.expired()) return reach;
+        throw LockError(LockErrc::backend_unavailable,
+                        "another thread with this lock had no answer either: " + failure);
+    }
+
+    // How many fencing tokens to reserve: for those who stand in line behind it, or may come.
+    [[nodiscard]] static std::uint64_t block_of(LocalQueues::Line& line,
+                                                const LeaseOptions& options) {
+        if (options.retain != options.retain.zero()) return retained_block;
+        const std::lock_guard guard{line.mutex};
+        if (line.queue.waiting() == 0) return 1;
+        return static_cast<std::uint64_t>(options.max_local_handovers) + 1;
+    }
+
+    // Returns: null if it is lost already.
+    [[nodiscard]] std::shared_ptr<Hold> use(LocalQueues::Line& line,
+                                            const std::shared_ptr<Tenure>& tenure, bool contended) {
+        auto hold = std::make_shared<Hold>(tenure, contended);
+        const BootTime now = detail::BootClock::now();
+        tenure->passed_on(now);
+        tenure->used_by(hold);
+        // After that: whoever finds it lost from now on tells this hold.
+        if (tenure->valid_at(now)) return hold;
+        hold->end();
+        tenure->used_by(nullptr);
+        keeper_->release(tenure, nullptr);
+        const std::lock_guard guard{line.mutex};
+        line.queue.lost(tenure);
+        return nullptr;
+    }
+
+    // To the next in line, to nobody for a while, or back to the server.
+    void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
+                 bool ours) {
+        const LockIdentity& identity = tenure->identity();
+        const auto line = keeper_->queues.find(identity.lock_key);
+        bool timer = false;
+        BootTime until{};
+        {
+            const std::lock_guard guard{line->mutex};
+            if (!ours) {
+                // Its key may be there still for a while.
+                keeper_->release(tenure, nullptr);
+                line->queue.lost(tenure);
+                return;
+            }
+            const BootTime now = detail::BootClock::now();
+            const bool may_retain = identity.options.retain != identity.options.retain.zero() &&
+                                    now >= line->not_retained_before && keeper_->listens();
+            switch (line->queue.give_back(tenure, may_retain, now)) {
+                case LocalQueue::GivenBack::handed:
+                    local_handovers_.fetch_add(1, std::memory_order_relaxed);
+                    break;
+                case LocalQueue::GivenBack::retained:
+                    until = line->retained_until = now + identity.options.retain;
+                    timer = !std::exchange(line->timed, true);
+                    break;
+                case LocalQueue::GivenBack::release:
+                    // Before the next one asks, so that it is executed before.
+                    keeper_->release(tenure, hold);
+                    line->queue.next_asks();
+                    break;
+                case LocalQueue::GivenBack::foreign:
+                    keeper_->release(tenure, hold);
+                    break;
+            }
+        }
+        if (timer) keeper_->look_at(identity.lock_key, until);
+    }
+
     const std::int64_t process_;
-    const std::string identity_;  // 128 random bits: what this process's tokens begin with
-    const std::string holder_;    // host:pid:
     std::atomic<std::uint64_t> counter_{1};
-    std::atomic<std::int64_t> unanswered_{0};  // when a quiet release was last not answered
+    std::atomic<std::uint64_t> local_handovers_{0};
+    std::atomic<std::uint64_t> grants_{0};
     const std::shared_ptr<Events> events_;
-    Pipeline pipeline_;
-    Keeper keeper_;
+    const std::shared_ptr<KeeperState> keeper_;
+    Caller caller_{*keeper_};
 };
 
 }  // namespace codomyrmex::concurrency::redis

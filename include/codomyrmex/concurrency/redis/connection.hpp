@@ -27,6 +27,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,17 @@ enum class Io : std::uint8_t {
     failed,   ///< the connection is closed; error() says why
     refused,  ///< the connection is closed; the server said no, error() holds its words
 };
+
+/// A command in the server's wire format. Any bytes may stand in its words.
+/// Requires: 1 to 16 words. Throws: std::bad_alloc.
+[[nodiscard]] inline std::string encode(std::span<const std::string_view> command) {
+    std::string bytes;
+    detail::format_command(command, bytes);
+    return bytes;
+}
+[[nodiscard]] inline std::string encode(std::initializer_list<std::string_view> command) {
+    return encode(std::span{command.begin(), command.size()});
+}
 
 /// A connection, open or closed. It opens again after it was closed.
 class Connection {
@@ -115,16 +127,60 @@ class Connection {
         }
     }
 
+    // For who keeps the order of requests and replies itself (pipeline.hpp): beside append(),
+    // flush() and receive(), not mixed with them.
+
+    /// Sends as much of `bytes` as the system takes at once. Requires: open.
+    /// Returns: how much; nothing if the connection is broken, with `why` set. Does not close.
+    /// Threads: may be called beside the other two.
+    [[nodiscard]] std::optional<std::size_t> send_some(std::string_view bytes,
+                                                       std::string& why) const {
+        std::size_t sent = 0;
+        int code = 0;
+        if (socket_.send_some(bytes, sent, code) == detail::SocketResult::done) return sent;
+        why = std::generic_category().message(code);
+        return std::nullopt;
+    }
+
+    /// Waits until there is something to receive, or, if `sending`, to send. Requires: open.
+    template <class Tick = detail::NoTick>
+    [[nodiscard]] Io wait(bool sending, Deadline deadline, Tick&& tick = {}) const {
+        return from(socket_.wait(sending, deadline, tick));
+    }
+
+    /// Gives each reply that has come to `take(reply)`, without waiting. Requires: open.
+    /// Returns: done, though none may have come; failed with error() set, after what came before
+    /// that. Does not close.
+    template <class Take>
+    [[nodiscard]] Io receive_ready(Take take) {
+        const auto got = socket_.receive_now(
+            [this](const char* bytes, std::size_t size) { reader_.feed(bytes, size); });
+        std::string broken;
+        while (std::optional<Reply> next = reader_.next(broken))
+            take(std::move(*next));
+        if (!broken.empty()) {
+            error_ = "protocol error: " + broken;
+            return Io::failed;
+        }
+        if (got != detail::SocketResult::failed) return Io::done;
+        error_ = socket_.error();
+        return Io::failed;
+    }
+
+    /// The number of the open file, for poll(); -1 if closed.
+    [[nodiscard]] int descriptor() const noexcept { return socket_.descriptor(); }
+
     /// How many replies are owed.
     [[nodiscard]] std::size_t outstanding() const noexcept { return outstanding_; }
 
     /// Why the last operation did not end with done.
     [[nodiscard]] const std::string& error() const noexcept { return error_; }
 
-    /// Closes the socket and forgets all that was under way.
-    void close() noexcept {
-        // What was asked for and not answered should not be executed later, if that can be helped.
-        if (outstanding_ != 0) socket_.discard_unsent();
+    /// Closes the socket and forgets all that was under way. `unanswered`: something was asked for
+    /// and not answered; it should not be executed later, if that can be helped.
+    void close() noexcept { close(outstanding_ != 0); }
+    void close(bool unanswered) noexcept {
+        if (unanswered) socket_.discard_unsent();
         socket_.close();
         reader_.reset();
         output_.clear();

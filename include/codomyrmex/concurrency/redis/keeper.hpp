@@ -1,59 +1,218 @@
 // SPDX-License-Identifier: MIT
 //
-// Keeps leases alive. One background thread a client: it renews what is due, all in one write,
-// finds out what was lost and tells, and repeats releases that were not answered. It sleeps until
-// the next due time and does nothing in between; a client that holds nothing costs nothing.
+// The one background thread of a client. It renews the leases that are due, all in one write; finds
+// out what was lost and tells; listens for grants; repeats releases that were not answered; and
+// reads replies that nobody waits for. It sleeps until the next of these is due; a client that
+// holds nothing and waits for nothing costs nothing.
 //
-// The thread and its data live in a state of their own, for a hook may drop the last reference to
-// the client: the keeper is then destroyed on its own thread, which cannot wait for itself.
+// The thread and all that it works on live in a state of their own, for a hook may drop the last
+// reference to the client: the keeper is then destroyed on its own thread, which cannot wait for
+// itself.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_KEEPER_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_KEEPER_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/detail/wake_file.hpp>
 #include <codomyrmex/concurrency/error.hpp>
-#include <codomyrmex/concurrency/redis/connection.hpp>
+#include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/events.hpp>
+#include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/local_queues.hpp>
+#include <codomyrmex/concurrency/redis/mailbox.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
-#include <codomyrmex/concurrency/redis/reply.hpp>
+#include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
-#include <codomyrmex/concurrency/redis/scripts.hpp>
+#include <codomyrmex/concurrency/redis/server_clock.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
+#include <codomyrmex/concurrency/redis/subscriber.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <poll.h>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
-/// Threads: safe.
-class Keeper {
+/// What the keeper's thread and the client share.
+/// Threads: safe, but for run(), which is the thread, and what is marked as its.
+class KeeperState : public std::enable_shared_from_this<KeeperState> {
   public:
-    /// Starts no thread yet. The arguments are copied or shared.
-    Keeper(const Endpoint& endpoint, const ClientOptions& options, std::shared_ptr<Events> events)
-        : state_{std::make_shared<State>(endpoint, options, std::move(events))} {}
-    Keeper(const Keeper&) = delete;
-    Keeper& operator=(const Keeper&) = delete;
+    KeeperState(const Endpoint& to, const ClientOptions& with, ProcessName self,
+                std::shared_ptr<Events> tell)
+        : endpoint{to},
+          options{with},
+          name{std::move(self)},
+          events{std::move(tell)},
+          pipeline{endpoint, options, [this](std::chrono::nanoseconds within) { attend(within); }} {
+    }
 
-    /// Ends the thread, after one more try of the releases that are pending: 60 ms at most.
-    ~Keeper() {
-        state_->stop();
-        if (!thread_.joinable()) return;
+    const Endpoint endpoint;
+    const ClientOptions options;
+    const ProcessName name;
+    const std::shared_ptr<Events> events;
+    ServerClock clock;
+    LocalQueues queues;
+    Pipeline pipeline;
+
+    // --- Leases.
+
+    /// Renews `tenure`, granted at `since`, until unwatch().
+    void watch(std::shared_ptr<Tenure> tenure, BootTime since) {
+        const BootTime due = tenure->renewal_due(since);
+        add({std::move(tenure), Duty::renew, {}, false}, due);
+    }
+
+    /// No renewal of `tenure` begins after this; one under way can no longer do harm.
+    void unwatch(const Tenure& tenure) noexcept {
+        const std::lock_guard guard{mutex_};
+        schedule_.remove(tenure);
+        if (!tenure.waiter().empty()) mailbox_.forget(tenure.token());
+    }
+
+    /// Gives `tenure` back without waiting for the answer. `hold`: of whom a loss is told that the
+    /// answer shows, or null.
+    void release(const std::shared_ptr<Tenure>& tenure, std::shared_ptr<Hold> hold) {
+        unwatch(*tenure);
+        // Sent again before any later request, until it is answered or the key is gone by itself.
+        const BootTime now = detail::BootClock::now();
+        const Deadline gone = Deadline::after(tenure->key_gone_by(now) - now);
+        releasing_.fetch_add(1, std::memory_order_relaxed);
+        pipeline.send(release_command(how_to_call(release_loaded), *tenure, name.prefix), gone,
+                      true, [this, tenure, hold = std::move(hold)](Exchange& answer) {
+                          released(tenure, hold, answer);
+                      });
+    }
+
+    /// The same for an acquire that may be executed later: it is repeated, though the answer be
+    /// that there was nothing to release, until it hits or the key would be gone by itself.
+    void cancel_later(std::shared_ptr<Tenure> tenure) {
+        const BootTime now = detail::BootClock::now();
+        const BootTime gone = tenure->key_gone_by(now) + options.response_timeout;
+        add({std::move(tenure), Duty::release, gone, true}, now);
+    }
+    void release_later(std::shared_ptr<Tenure> tenure) {
+        const BootTime now = detail::BootClock::now();
+        const BootTime gone = tenure->key_gone_by(now);
+        add({std::move(tenure), Duty::release, gone, false}, now);
+    }
+
+    /// Tells that `tenure` is lost, and gives who waits here for it another chance.
+    void lose(const std::shared_ptr<Tenure>& tenure, const char* reason) {
+        tenure->close();
+        const std::shared_ptr<Hold> user = tenure->user();
+        queues.lost(tenure);
+        if (user && user->lose()) events->lost({user->name(), user->fence(), reason});
+    }
+
+    /// Looks at the line `key` at `when`: what it retains is then given back.
+    void look_at(std::string key, BootTime when) {
+        const std::lock_guard guard{mutex_};
+        timers_.emplace(when, std::move(key));
+        start();
+        wake_if_later(when);
+    }
+
+    // --- Waiting for grants.
+
+    /// Whether grants are heard here; subscribes first if that was not done yet.
+    /// Returns: false if it cannot be done, or not by `deadline`.
+    [[nodiscard]] bool listen(Deadline deadline) {
+        std::unique_lock guard{mutex_};
+        if (subscriber_state_ == Subscriber::State::open) return true;
+        if (subscriber_state_ == Subscriber::State::forbidden) return false;
+        const std::uint64_t attempts = subscriptions_;
+        listening_ = true;
+        start();
+        wake();
+        const Deadline limit = std::min(deadline, Deadline::after(options.connect_timeout));
+        listened_.wait_until(guard, limit.time(), [&] { return subscriptions_ != attempts; });
+        return subscriber_state_ == Subscriber::State::open;
+    }
+    [[nodiscard]] bool listens() const {
+        const std::lock_guard guard{mutex_};
+        return subscriber_state_ == Subscriber::State::open;
+    }
+
+    void wait_for_grant(const std::string& token, GrantWaiter& waiter) {
+        const std::lock_guard guard{mutex_};
+        mailbox_.wait(token, waiter);
+        // Silence is looked into as long as somebody waits.
+        if (mailbox_.waiting() == 1) wake();
+    }
+    void settle(const std::string& token) {
+        const std::lock_guard guard{mutex_};
+        mailbox_.settle(token);
+    }
+
+    /// A grant that was delivered since the last call.
+    [[nodiscard]] std::optional<Message> take_grant(GrantWaiter& waiter) {
+        const std::lock_guard guard{mutex_};
+        waiter.state.set(GrantWaiter::waiting);
+        return std::exchange(waiter.grant, std::nullopt);
+    }
+
+    // --- Scripts.
+
+    /// On which connection a script was last called with its body: there the server has it.
+    using Loaded = std::atomic<std::uint64_t>;
+
+    Loaded acquire_loaded{0};
+    Loaded release_loaded{0};
+    Loaded renew_loaded{0};
+
+    /// The first call on a connection brings the body along. Should the server forget it later, it
+    /// says so, and the call is repeated with it.
+    [[nodiscard]] Call how_to_call(Loaded& script) const noexcept {
+        const std::uint64_t connection = pipeline.connections();
+        const bool known = connection != 0 && script.exchange(connection) == connection;
+        return known ? Call::digest : Call::body;
+    }
+
+    // --- Counts.
+
+    [[nodiscard]] std::size_t watched() const {
+        const std::lock_guard guard{mutex_};
+        return schedule_.count(Duty::renew);
+    }
+    [[nodiscard]] std::size_t releasing() const {
+        const std::lock_guard guard{mutex_};
+        return schedule_.count(Duty::release) + releasing_.load(std::memory_order_relaxed);
+    }
+    [[nodiscard]] std::uint64_t renewals() const noexcept { return renewals_.load(); }
+    [[nodiscard]] std::uint64_t connections() const noexcept { return connections_.load(); }
+
+    // --- The thread.
+
+    /// Ends it, after it has waited for the releases under way, 120 ms at most; on the thread
+    /// itself, does not wait for it.
+    void stop() {
+        {
+            const std::lock_guard guard{mutex_};
+            stopping_ = true;
+            wake();
+        }
+        if (!thread_.joinable()) return pipeline.drain(Deadline::after(last_words));
         if (thread_.get_id() == std::this_thread::get_id()) {
             thread_.detach();
         } else {
@@ -61,329 +220,419 @@ class Keeper {
         }
     }
 
-    /// Renews `hold`, which was granted to a request sent at `sent`, until unwatch().
-    /// Throws: std::system_error if the thread cannot be started.
-    void watch(std::shared_ptr<Hold> hold, BootTime sent) {
-        const BootTime due = hold->renewal_due(sent);
-        add({std::move(hold), Duty::renew, {}, false}, due);
-    }
-
-    /// No renewal of `hold` begins after this; one under way can no longer do harm.
-    void unwatch(const Hold& hold) noexcept {
-        const std::lock_guard guard{state_->mutex};
-        state_->schedule.remove(hold);
-    }
-
-    /// Sends the release of `hold` until it is answered or its key is gone by itself.
-    void release_later(std::shared_ptr<Hold> hold) {
-        const BootTime now = detail::BootClock::now();
-        const BootTime gone = hold->key_gone_by(now);
-        add({std::move(hold), Duty::release, gone, false}, now);
-    }
-
-    /// The same for an acquire without an answer: it may be executed after a release that found
-    /// nothing, so the release is repeated until it hits or the key would be gone by itself.
-    void cancel_later(std::shared_ptr<Hold> hold) {
-        const BootTime now = detail::BootClock::now();
-        const BootTime gone = hold->key_gone_by(now);
-        add({std::move(hold), Duty::release, gone, true}, now);
-    }
-
-    /// How many leases it renews, and how many releases it repeats.
-    [[nodiscard]] std::size_t watched() const {
-        const std::lock_guard guard{state_->mutex};
-        return state_->schedule.count(Duty::renew);
-    }
-    [[nodiscard]] std::size_t releasing() const {
-        const std::lock_guard guard{state_->mutex};
-        return state_->schedule.count(Duty::release);
-    }
-    [[nodiscard]] std::uint64_t renewals() const noexcept {
-        return state_->renewals.load(std::memory_order_relaxed);
-    }
-    [[nodiscard]] std::uint64_t connections() const noexcept {
-        return state_->connections.load(std::memory_order_relaxed);
+    /// In the child of a fork: closes the parent's files there. Nothing else may be called.
+    void close_in_child() noexcept {
+        pipeline.close_in_child();
+        if (const int file = subscriber_.descriptor(); file >= 0) ::close(file);
+        wake_file_.close();
     }
 
   private:
-    // What the thread works on; its members but the counters and what run() alone uses are
-    // guarded by the mutex.
-    struct State {
-        State(const Endpoint& to, const ClientOptions& with, std::shared_ptr<Events> tell)
-            : endpoint{to}, options{with}, events{std::move(tell)} {}
+    static constexpr std::chrono::milliseconds last_words{120};
 
-        void stop() {
-            const std::lock_guard guard{mutex};
-            stopping = true;
-            changed.notify_all();
-        }
-
-        void run() {
-            std::unique_lock guard{mutex};
-            while (!stopping) {
-                const BootTime now = detail::BootClock::now();
-                Schedule::Due due = schedule.take_due(now);
-                if (due.empty()) {
-                    sleep(guard, now);
-                    continue;
-                }
-                guard.unlock();
-                work_on(due, now);
-                // Destroying these may destroy the last handle, so not under the mutex.
-                due = {};
-                guard.lock();
-            }
-            const std::vector<Task> last = schedule.take_releases();
-            guard.unlock();
-            try {
-                serve(last, Deadline::after(std::chrono::milliseconds{60}), detail::NoTick{});
-            } catch (const std::exception&) {
-                // Nobody is left to tell; the leases run out.
-            }
-        }
-
-        void work_on(Schedule::Due& due, BootTime now) noexcept {
-            try {
-                tell_lost(due.lost, "it ran out before a renewal was confirmed");
-                // The impatient first, by themselves: they must not cut short what others need.
-                const auto rest = std::ranges::partition(due.work, [&](const Task& task) {
-                    return patience(task, now) < options.response_timeout / 4;
-                });
-                const auto tick = [this] { return this->tick(); };
-                const std::vector<Task> urgent{due.work.begin(), rest.begin()};
-                const std::vector<Task> others{rest.begin(), rest.end()};
-                serve(urgent, io_limit(urgent, now), tick);
-                serve(others, io_limit(others, now), tick);
-            } catch (const std::exception&) {
-                // Out of memory, most likely. Nothing is forgotten: all of it becomes due again.
-                connection.close();
-            }
-        }
-
-        void sleep(std::unique_lock<std::mutex>& guard, BootTime now) {
-            // A bound far away, for conversions of the standard library may overflow.
-            asleep_until = std::min(schedule.next_due(), now + std::chrono::hours{24});
-            changed.wait_for(guard, asleep_until - now);
-            asleep_until = BootTime::min();
-        }
-
-        // While waiting for the server: leases go on running out, and others become due. Returns:
-        // false to stop waiting, for they shall not be lost behind an answer that does not come.
-        bool tick() {
-            std::vector<Task> lost;
-            bool go_on = true;
-            {
-                const std::lock_guard guard{mutex};
-                const BootTime now = detail::BootClock::now();
-                lost = schedule.take_lost(now);
-                go_on = !stopping && schedule.next_due() > now;
-            }
-            tell_lost(lost, "it ran out before a renewal was confirmed");
-            return go_on;
-        }
-
-        // How long an answer may take: a lease must have time for another try.
-        [[nodiscard]] std::chrono::nanoseconds patience(const Task& task, BootTime now) const {
-            const std::chrono::nanoseconds left = task.hold->deadline() - now;
-            if (task.duty == Duty::release || left <= left.zero()) return options.response_timeout;
-            return std::min(options.response_timeout, left / 2);
-        }
-
-        [[nodiscard]] Deadline io_limit(const std::vector<Task>& work, BootTime now) const {
-            std::chrono::nanoseconds limit = options.response_timeout;
-            for (const Task& task : work)
-                limit = std::min(limit, patience(task, now));
-            return Deadline::after(
-                std::max<std::chrono::nanoseconds>(limit, std::chrono::milliseconds{2}));
-        }
-
-        // Sends everything in one write, then reads the answers in order. What the script cache
-        // had forgotten goes out once more with the body; what was not answered, some time later.
-        template <class Tick>
-        void serve(const std::vector<Task>& work, Deadline deadline, Tick tick) {
-            if (work.empty()) return;
-            Outcome outcome;
-            exchange(work, false, deadline, tick, outcome);
-            if (!outcome.without_script.empty()) {
-                const std::vector<Task> again = std::exchange(outcome.without_script, {});
-                exchange(again, true, deadline, tick, outcome);
-            }
-            const BootTime now = detail::BootClock::now();
-            const std::lock_guard guard{mutex};
-            for (const Task& task : outcome.unanswered) {
-                schedule.postpone(*task.hold, std::max(task.hold->retry_due(now), reconnect_at));
-            }
-        }
-
-        struct Outcome {
-            std::vector<Task> without_script{};
-            std::vector<Task> unanswered{};
-        };
-
-        // Settles what is answered; puts the rest into `outcome`.
-        template <class Tick>
-        void exchange(const std::vector<Task>& work, bool with_body, Deadline deadline, Tick& tick,
-                      Outcome& outcome) {
-            const auto give_up_from = [&](std::size_t first) {
-                outcome.unanswered.insert(outcome.unanswered.end(),
-                                          work.begin() + static_cast<std::ptrdiff_t>(first),
-                                          work.end());
-                connection.close();
-            };
-            if (!connect(deadline, tick)) return give_up_from(0);
-            for (const Task& task : work)
-                append(task, with_body);
-            const BootTime sent = detail::BootClock::now();
-            if (connection.flush(deadline, tick) != Io::done) {
-                trouble(connection.error());
-                return give_up_from(0);
-            }
-            std::string first_error;  // of the server
-            for (std::size_t i = 0; i < work.size(); ++i) {
-                Reply reply;
-                const Io got = connection.receive(reply, deadline, tick);
-                if (got != Io::done) {
-                    const bool late = got == Io::timeout || got == Io::stopped;
-                    trouble(late ? std::string{"no reply in time"} : connection.error());
-                    return give_up_from(i);
-                }
-                if (reply.is_error()) {
-                    const ServerErrorKind kind = classify(reply.text).kind;
-                    if (kind == ServerErrorKind::load_script && !with_body) {
-                        outcome.without_script.push_back(work[i]);
-                        continue;
-                    }
-                    if (first_error.empty()) first_error = reply.text;
-                    if (kind == ServerErrorKind::rediscover) {
-                        trouble_reply(first_error);
-                        return give_up_from(i);
-                    }
-                    outcome.unanswered.push_back(work[i]);
-                } else if (reply.type == Reply::Type::integer &&
-                           (reply.integer == 0 || reply.integer == 1)) {
-                    settle(work[i], reply.integer == 1, sent);
-                } else {
-                    trouble("the server answered with " + reply.describe());
-                    return give_up_from(i);
-                }
-            }
-            if (!first_error.empty()) trouble_reply(first_error);
-        }
-
-        // Returns: whether there is a connection. After a failure there is none for a while, so
-        // that many leases do not knock one after the other.
-        template <class Tick>
-        [[nodiscard]] bool connect(Deadline deadline, Tick& tick) {
-            if (connection.outstanding() == 0 && connection.is_ready()) return true;
-            if (detail::BootClock::now() < reconnect_at) return false;
-            const Io opened = connection.open(endpoint, options, deadline, tick);
-            if (opened == Io::done) {
-                backoff = Backoff{};
-                connections.fetch_add(1, std::memory_order_relaxed);
-                return true;
-            }
-            reconnect_at = detail::BootClock::now() + backoff.next();
-            if (opened == Io::refused) {
-                trouble_reply(connection.error());
-            } else {
-                trouble(connection.error());
-            }
-            return false;
-        }
-
-        void append(const Task& task, bool with_body) {
-            const LockIdentity& identity = task.hold->identity();
-            const Script& script = task.duty == Duty::renew ? renew_script : release_script;
-            const std::string_view verb = with_body ? "EVAL" : "EVALSHA";
-            const std::string_view what = with_body ? script.body : script.sha1;
-            const std::string_view token = task.hold->token();
-            if (task.duty == Duty::renew) {
-                const std::string ttl = std::to_string(identity.options.ttl.count());
-                connection.append(
-                    {verb, what, "2", identity.lock_key, identity.fence_key, token, ttl});
-            } else {
-                connection.append({verb, what, "2", identity.lock_key, identity.queue_key, token});
-            }
-        }
-
-        // The server answered: this token's, or not.
-        void settle(const Task& task, bool ours, BootTime sent) {
-            std::vector<Task> lost;
-            {
-                const std::lock_guard guard{mutex};
-                const bool watched = schedule.contains(*task.hold, task.duty);
-                if (!watched) return;
-                if (task.duty == Duty::release) {
-                    if (ours || !task.to_the_end) {
-                        schedule.remove(*task.hold);
-                    } else {
-                        schedule.postpone(*task.hold, sent + std::chrono::seconds{1});
-                    }
-                } else if (ours && task.hold->renewed(sent, detail::BootClock::now())) {
-                    renewals.fetch_add(1, std::memory_order_relaxed);
-                    schedule.move(*task.hold, task.hold->renewal_due(sent));
-                } else {
-                    schedule.remove(*task.hold);
-                    lost.push_back(task);
-                }
-            }
-            tell_lost(lost, ours ? "it ran out before a renewal was confirmed"
-                                 : "the server no longer has it under this token");
-        }
-
-        void tell_lost(const std::vector<Task>& lost, const char* reason) {
-            for (const Task& task : lost) {
-                if (task.hold->lose()) {
-                    events->lost({task.hold->name(), task.hold->fence(), reason});
-                }
-            }
-        }
-
-        // What was under way stays in the schedule and is tried again. Told once, not per lease.
-        void trouble(const std::string& what, LockErrc errc = LockErrc::backend_unavailable) {
-            bool ending = false;
-            {
-                const std::lock_guard guard{mutex};
-                ending = stopping;
-            }
-            if (!ending) {
-                events->error(errc, endpoint.to_string() + ": " + what + "; will be tried again");
-            }
-        }
-
-        void trouble_reply(const std::string& text) {
-            const bool refused = classify(text).kind == ServerErrorKind::refused;
-            trouble(text, refused ? LockErrc::backend_refused : LockErrc::backend_unavailable);
-        }
-
-        const Endpoint endpoint;
-        const ClientOptions options;
-        const std::shared_ptr<Events> events;
-        std::atomic<std::uint64_t> renewals{0};
-        std::atomic<std::uint64_t> connections{0};
-        std::mutex mutex;
-        std::condition_variable changed;
-        bool stopping = false;
-        Schedule schedule;
-        BootTime asleep_until = BootTime::min();  // BootTime::min(): awake
-        // Of run() alone.
-        Connection connection;
-        Backoff backoff;
-        BootTime reconnect_at{};
+    struct Answer {
+        Task task{};
+        Exchange exchange{};
     };
 
-    void add(Task task, BootTime due) {
-        const std::lock_guard guard{state_->mutex};
-        if (!thread_.joinable()) {
-            const detail::SignalsBlocked blocked;
-            thread_ = std::thread{[state = state_] { state->run(); }};
+    static constexpr const char* ran_out = "it ran out before a renewal was confirmed";
+    static constexpr const char* not_ours = "the server no longer has it under this token";
+
+    void run() {
+        std::unique_lock guard{mutex_};
+        while (!stopping_) {
+            const BootTime now = detail::BootClock::now();
+            if (!work(guard, now)) sleep(guard);
         }
-        state_->schedule.add(std::move(task), due);
-        if (due < state_->asleep_until) state_->changed.notify_all();
+        const std::vector<Task> last = schedule_.take_releases();
+        guard.unlock();
+        try {
+            for (const Task& task : last)
+                send(task, Call::body);
+            for (const auto& tenure : queues.take_retained())
+                send({tenure, Duty::release, {}, false}, Call::body);
+            pipeline.drain(Deadline::after(last_words));
+        } catch (const std::exception&) {
+            // Nobody is left to tell; the leases run out.
+        }
+        subscriber_.close("");
     }
 
-    std::shared_ptr<State> state_;
-    std::thread thread_;  // started under the state's mutex
+    // Does what is due. Returns: false if nothing was.
+    bool work(std::unique_lock<std::mutex>& guard, BootTime now) {
+        std::vector<Answer> answers = std::exchange(answers_, {});
+        Schedule::Due due = schedule_.take_due(now);
+        std::vector<std::string> lines;
+        while (!timers_.empty() && timers_.begin()->first <= now) {
+            lines.push_back(std::move(timers_.begin()->second));
+            timers_.erase(timers_.begin());
+        }
+        const bool pump = pump_at_.expired();
+        const bool subscribe = wants_subscription() && subscribe_at_.expired();
+        if (answers.empty() && due.empty() && lines.empty() && !pump && !subscribe) return false;
+        if (pump) pump_at_ = Deadline::never();
+        guard.unlock();
+        try {
+            for (Answer& answer : answers)
+                settle(answer);
+            for (const Task& task : due.lost)
+                lose(task.tenure, ran_out);
+            for (const Task& task : due.work)
+                send(task, task.duty == Duty::renew ? Call::digest : Call::body);
+            for (const std::string& key : lines)
+                time_out(key, now);
+            if (pump || !due.work.empty()) attend_pipeline();
+            if (subscribe) this->subscribe();
+        } catch (const std::exception& error) {
+            // Out of memory, most likely. Nothing is forgotten: all of it becomes due again.
+            events->error(LockErrc::backend_unavailable, error.what());
+        }
+        // Destroying these may destroy the last handle, so not under the mutex.
+        answers.clear();
+        due = {};
+        guard.lock();
+        return true;
+    }
+
+    void sleep(std::unique_lock<std::mutex>& guard) {
+        // A bound far away, for conversions of the standard library may overflow.
+        const BootTime now = detail::BootClock::now();
+        BootTime until = std::min(schedule_.next_due(), now + std::chrono::hours{24});
+        if (!timers_.empty()) until = std::min(until, timers_.begin()->first);
+        Deadline limit = std::min(Deadline::after(until - now), pump_at_);
+        if (wants_subscription()) limit = std::min(limit, subscribe_at_);
+        const bool open = subscriber_.state() == Subscriber::State::open;
+        if (open && (mailbox_.waiting() != 0)) {
+            const Deadline look = subscriber_.look_after(options.response_timeout);
+            if (subscriber_.state() != Subscriber::State::open) return unsubscribed();
+            limit = std::min(limit, look);
+        }
+        asleep_until_ = until;
+        asleep_ = true;
+        guard.unlock();
+        std::array<pollfd, 3> files{{{wake_file_.descriptor(), POLLIN, 0},
+                                     {open ? subscriber_.descriptor() : -1, POLLIN, 0},
+                                     {owed_ != 0 ? pipeline.awaited_file() : -1, POLLIN, 0}}};
+        // Another thread may read them, or close the file.
+        if (owed_ != 0) limit = std::min(limit, Deadline::after(look_again));
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(limit.remaining()).count();
+        ::poll(files.data(), files.size(),
+               static_cast<int>(std::clamp<std::int64_t>(left, 0, 3'600'000)));
+        if (files[0].revents != 0) wake_file_.drain();
+        if (files[1].revents != 0) receive();
+        if (files[2].revents != 0) attend_pipeline();
+        guard.lock();
+        asleep_ = false;
+        if (open && subscriber_.state() != Subscriber::State::open) unsubscribed();
+    }
+
+    // Requires for these: the mutex is held.
+
+    void add(Task task, BootTime due) {
+        const std::lock_guard guard{mutex_};
+        start();
+        schedule_.add(std::move(task), due);
+        wake_if_later(due);
+    }
+
+    void start() {
+        if (thread_.joinable() || stopping_) return;
+        const detail::SignalsBlocked blocked;
+        thread_ = std::thread{[state = shared_from_this()] { state->run(); }};
+    }
+
+    void wake() noexcept {
+        if (std::exchange(asleep_, false)) wake_file_.signal();
+    }
+    void wake_if_later(BootTime due) noexcept {
+        if (due < asleep_until_) wake();
+    }
+
+    [[nodiscard]] bool wants_subscription() const noexcept {
+        return listening_ && subscriber_state_ == Subscriber::State::closed;
+    }
+
+    void unsubscribed() {
+        subscriber_state_ = subscriber_.state();
+        subscribe_at_ = Deadline::after(subscribe_pause_.next());
+    }
+
+    // Without it for all below.
+
+    // The pipeline wants to be looked after.
+    void attend(std::chrono::nanoseconds within) {
+        const std::lock_guard guard{mutex_};
+        const Deadline when = Deadline::after(within);
+        if (when < pump_at_) pump_at_ = when;
+        try {
+            start();
+        } catch (const std::exception&) {
+            // Then the next thread that drives reads the replies.
+            return;
+        }
+        wake();
+    }
+
+    void attend_pipeline() {
+        const auto again =
+            pipeline.pump(Deadline::after(options.connect_timeout), [this] { return tick(false); });
+        if (!again) return;
+        const std::lock_guard guard{mutex_};
+        pump_at_ = std::min(pump_at_, Deadline::after(*again));
+    }
+
+    // While something connects, leases go on running out. Returns: false to stop connecting, where
+    // `others_first`: leases that are due shall not be lost behind a connection they do not need.
+    bool tick(bool others_first) {
+        std::vector<Task> lost;
+        bool go_on = true;
+        {
+            const std::lock_guard guard{mutex_};
+            const BootTime now = detail::BootClock::now();
+            lost = schedule_.take_lost(now);
+            go_on = !stopping_ && !(others_first && schedule_.next_due() <= now);
+        }
+        for (const Task& task : lost)
+            lose(task.tenure, ran_out);
+        return go_on;
+    }
+
+    void send(const Task& task, Call call) {
+        const Tenure& tenure = *task.tenure;
+        const BootTime now = detail::BootClock::now();
+        std::string bytes;
+        Deadline deadline = Deadline::never();
+        if (task.duty == Duty::renew) {
+            // A renewal that comes after the end would only keep others waiting.
+            const BootTime end = tenure.deadline();
+            bytes = renew_command(call, tenure, clock.at(end));
+            deadline = Deadline::after(end - now);
+        } else {
+            bytes = release_command(call, tenure, name.prefix);
+            deadline = Deadline::after(options.response_timeout);
+        }
+        owed_.fetch_add(1);
+        pipeline.send(
+            std::move(bytes), deadline, false,
+            [this, task](Exchange& exchange) {
+                owed_.fetch_sub(1);
+                const std::lock_guard guard{mutex_};
+                answers_.push_back({task, std::move(exchange)});
+                wake();
+            },
+            true);
+    }
+
+    // An answer to send().
+    void settle(const Answer& answer) {
+        const Task& task = answer.task;
+        const Exchange& exchange = answer.exchange;
+        if (exchange.outcome != Exchange::Outcome::answered) {
+            again_later(task, exchange.error);
+            return;
+        }
+        if (exchange.reply.is_error()) {
+            if (classify(exchange.reply.text).kind == ServerErrorKind::load_script) {
+                send(task, Call::body);
+                return attend_pipeline();
+            }
+            if (classify(exchange.reply.text).kind == ServerErrorKind::rediscover) {
+                pipeline.disconnect(exchange.connection);
+            }
+            return again_later(task, exchange.reply.text);
+        }
+        if (task.duty == Duty::renew) {
+            settle_renewal(task, exchange);
+        } else {
+            settle_release(task, exchange);
+        }
+    }
+
+    void settle_renewal(const Task& task, const Exchange& exchange) {
+        const std::optional<RenewAnswer> answer = read_renew(exchange.reply);
+        if (!answer) {
+            pipeline.disconnect(exchange.connection);
+            return again_later(task, "the server answered with " + exchange.reply.describe());
+        }
+        clock.learn(answer->time, exchange.sent);
+        using Outcome = RenewAnswer::Outcome;
+        const BootTime now = detail::BootClock::now();
+        const char* reason = not_ours;
+        {
+            const std::lock_guard guard{mutex_};
+            if (!schedule_.contains(*task.tenure, task.duty)) return;
+            if (answer->outcome == Outcome::late) {
+                // By a wrong idea of the server's clock, which is right now.
+                schedule_.postpone(*task.tenure, now);
+                return;
+            }
+            if (answer->outcome != Outcome::lost) {
+                reason = ran_out;
+                if (task.tenure->renewed(exchange.sent, now)) {
+                    renewals_.fetch_add(1);
+                    schedule_.move(*task.tenure, task.tenure->renewal_due(exchange.sent));
+                    reason = nullptr;
+                }
+            }
+            if (reason != nullptr) schedule_.remove(*task.tenure);
+        }
+        if (reason != nullptr) return lose(task.tenure, reason);
+        if (answer->outcome == Outcome::wanted) give_up_retained(task.tenure->identity().lock_key);
+    }
+
+    void settle_release(const Task& task, const Exchange& exchange) {
+        const std::optional<std::int64_t> answer = exchange.reply.as_integer();
+        const std::lock_guard guard{mutex_};
+        if (!schedule_.contains(*task.tenure, task.duty)) return;
+        const bool ours = answer && (*answer & 1) != 0;
+        const bool more = answer && (*answer & 2) != 0;
+        const BootTime now = detail::BootClock::now();
+        if (more || !answer) {
+            schedule_.postpone(*task.tenure, more ? now : now + std::chrono::seconds{1});
+        } else if (ours || !task.to_the_end) {
+            schedule_.remove(*task.tenure);
+        } else {
+            schedule_.postpone(*task.tenure, now + std::chrono::seconds{1});
+        }
+    }
+
+    void again_later(const Task& task, const std::string& why) {
+        bool tell = false;
+        {
+            const std::lock_guard guard{mutex_};
+            const BootTime now = detail::BootClock::now();
+            schedule_.postpone(*task.tenure, task.tenure->retry_due(now));
+            // Told once, not for each lease.
+            tell = !stopping_ && now >= quiet_until_;
+            if (tell) quiet_until_ = now + std::chrono::milliseconds{100};
+        }
+        if (!tell) return;
+        const bool refused = classify(why).kind == ServerErrorKind::refused && !why.empty() &&
+                             why.front() >= 'A' && why.front() <= 'Z';
+        events->error(refused ? LockErrc::backend_refused : LockErrc::backend_unavailable,
+                      endpoint.to_string() + ": " + why + "; will be tried again");
+    }
+
+    // An answer to release(), on whatever thread.
+    void released(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
+                  const Exchange& exchange) noexcept {
+        releasing_.fetch_sub(1, std::memory_order_relaxed);
+        const auto answer = exchange.reply.as_integer();
+        if (exchange.outcome == Exchange::Outcome::answered && answer && *answer == 1) {
+            if (tenure->doubtful()) later(tenure, true);
+            return;
+        }
+        if (exchange.outcome == Exchange::Outcome::answered && answer && *answer == 0) {
+            // After a repetition it cannot be told from a release that was executed before.
+            if (tenure->doubtful() || exchange.repeated) {
+                if (tenure->doubtful()) later(tenure, true);
+            } else if (hold) {
+                events->lost({hold->name(), hold->fence(), not_ours});
+            }
+            return;
+        }
+        later(tenure, false);
+    }
+
+    void later(const std::shared_ptr<Tenure>& tenure, bool to_the_end) noexcept {
+        try {
+            to_the_end ? cancel_later(tenure) : release_later(tenure);
+        } catch (const std::exception&) {
+            // Out of memory: the lease runs out.
+        }
+    }
+
+    // --- The subscription.
+
+    void subscribe() {
+        const bool open =
+            subscriber_.open(endpoint, options, name.channel, [this] { return tick(true); });
+        if (subscriber_.state() == Subscriber::State::forbidden) {
+            events->error(LockErrc::backend_refused,
+                          endpoint.to_string() + ": " + subscriber_.error() +
+                              "; waiting goes on by asking again and again");
+        }
+        const std::lock_guard guard{mutex_};
+        ++subscriptions_;
+        subscriber_state_ = subscriber_.state();
+        if (open) {
+            connections_.fetch_add(1);
+            subscribe_pause_ = Backoff{};
+            // Grants may have been missed.
+            mailbox_.wake_all();
+        } else {
+            subscribe_at_ = Deadline::after(subscribe_pause_.next());
+        }
+        listened_.notify_all();
+    }
+
+    void receive() {
+        const BootTime now = detail::BootClock::now();
+        std::vector<std::string> wanted;
+        std::vector<std::shared_ptr<Tenure>> unwanted;
+        const bool open = subscriber_.receive([&](std::string_view text) {
+            const std::optional<Message> message = read_message(text);
+            if (!message) return;
+            if (message->verb == "wanted") {
+                wanted.emplace_back(message->key);
+                return;
+            }
+            const std::lock_guard guard{mutex_};
+            if (mailbox_.deliver(*message, now)) return;
+            // Its waiter gave up; should that not have been heard, this is.
+            unwanted.push_back(std::make_shared<Tenure>(
+                std::make_shared<LockIdentity>(identity_of_key(std::string{message->key})),
+                std::string{message->token}));
+        });
+        for (const std::string& key : wanted)
+            give_up_retained(key);
+        for (const auto& tenure : unwanted)
+            release(tenure, nullptr);
+        if (open) return;
+        // Without it nobody can tell us that a lock is wanted.
+        for (const auto& tenure : queues.take_retained())
+            release(tenure, nullptr);
+    }
+
+    void give_up_retained(const std::string& key) {
+        const BootTime now = detail::BootClock::now();
+        if (const auto tenure = queues.wanted(key, now)) release(tenure, nullptr);
+    }
+
+    void time_out(const std::string& key, BootTime now) {
+        const LocalQueues::TimeOut found = queues.time_out(key, now);
+        if (found.tenure) release(found.tenure, nullptr);
+        if (found.again) look_at(key, *found.again);
+    }
+
+    static constexpr std::chrono::milliseconds look_again{5};
+
+    std::atomic<std::uint64_t> renewals_{0};
+    std::atomic<std::uint64_t> connections_{0};
+    std::atomic<std::uint64_t> releasing_{0};
+    std::atomic<std::size_t> owed_{0};  // answers to the keeper's own requests
+    detail::WakeFile wake_file_;
+
+    mutable std::mutex mutex_;  // guards the next
+    bool stopping_ = false;
+    std::thread thread_;
+    Schedule schedule_;
+    std::multimap<BootTime, std::string> timers_;
+    std::vector<Answer> answers_;
+    Mailbox mailbox_;
+    bool listening_ = false;
+    Subscriber::State subscriber_state_ = Subscriber::State::closed;
+    std::uint64_t subscriptions_ = 0;  // tried
+    std::condition_variable listened_;
+    Deadline subscribe_at_ = Deadline::after(std::chrono::nanoseconds::zero());
+    Deadline pump_at_ = Deadline::never();
+    bool asleep_ = false;
+    BootTime asleep_until_ = BootTime::max();
+    BootTime quiet_until_{};
+
+    // Of the thread alone.
+    Subscriber subscriber_;
+    Backoff subscribe_pause_;
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -57,8 +57,8 @@ class [[nodiscard]] BasicLease {
         return *this;
     }
 
-    /// Releases silently. Cost: one round trip if held, 120 ms at most; an unanswered release is
-    /// repeated in the background.
+    /// Releases, and does not wait for the server's word; a loss that its answer shows goes to the
+    /// hook `on_lost`. Cost: nothing that is waited for.
     ~BasicLease() { drop(); }
 
     /// Whether there is a lease to release. A lost one counts until it is released; see valid().
@@ -108,24 +108,15 @@ class [[nodiscard]] BasicLease {
         });
     }
 
-    /// Gives the lock back as the destructor does, and tells: not_held, lease_lost, or
-    /// unknown_outcome if the server did not answer. Cost: as the destructor.
+    /// Gives the lock back as the destructor does, and tells what is known here: not_held, or
+    /// lease_lost. Cost: as the destructor.
     void unlock(std::error_code& code) noexcept {
         code.clear();
         if (!hold_) {
             code = LockErrc::not_held;
             return;
         }
-        switch (client_->release_quietly(std::exchange(hold_, nullptr))) {
-            case redis::Released::ours:
-                break;
-            case redis::Released::lost:
-                code = LockErrc::lease_lost;
-                break;
-            case redis::Released::unknown:
-                code = LockErrc::unknown_outcome;
-                break;
-        }
+        code = redis::error_of(client_->give_back(std::exchange(hold_, nullptr)));
     }
 
     /// Gives the lock back and waits for the server's word.
@@ -160,7 +151,7 @@ class [[nodiscard]] BasicLease {
     }
 
     void drop() noexcept {
-        if (hold_) client_->release_quietly(std::exchange(hold_, nullptr));
+        if (hold_) client_->give_back(std::exchange(hold_, nullptr));
     }
 
     std::optional<Client> client_;

@@ -11,50 +11,45 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
-#include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/lease.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
-#include <codomyrmex/concurrency/redis/retry.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <concepts>
-#include <condition_variable>
 #include <cstdint>
-#include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
-#include <vector>
 
 namespace codomyrmex::concurrency {
 
 /// What a lock needs of the client that speaks for it; the meaning stands with RedisClient.
 template <class C>
-concept LockClient =
-    std::copy_constructible<C> &&
-    requires(C& client, std::string_view name, LeaseOptions options,
-             std::shared_ptr<const redis::LockIdentity> identity,
-             const std::shared_ptr<redis::Hold>& hold, Deadline deadline,
-             std::chrono::nanoseconds duration, LockErrc errc, const std::string& what) {
-        { client.identify(name, options) } -> std::same_as<decltype(identity)>;
-        { client.new_hold(identity) } -> std::same_as<std::shared_ptr<redis::Hold>>;
-        { client.acquire(hold, deadline) } -> std::same_as<redis::Acquisition>;
-        { client.release(hold, deadline) } -> std::same_as<redis::Released>;
-        { client.release_quietly(hold) } noexcept -> std::same_as<redis::Released>;
-        { client.renew(hold, deadline) } -> std::same_as<bool>;
-        { client.patience() } -> std::same_as<std::chrono::nanoseconds>;
-        client.report(errc, what);
-        client.pause(duration);
-    };
+concept LockClient = std::copy_constructible<C> &&
+                     requires(C& client, std::string_view name, LeaseOptions options,
+                              std::shared_ptr<const redis::LockIdentity> identity,
+                              const std::shared_ptr<redis::Hold>& hold, const redis::Wait& wait,
+                              Deadline deadline, LockErrc errc, const std::string& what) {
+                         { client.identify(name, options) } -> std::same_as<decltype(identity)>;
+                         {
+                             client.acquire(identity, wait)
+                         } -> std::same_as<std::shared_ptr<redis::Hold>>;
+                         { client.release(hold, deadline) } -> std::same_as<redis::Released>;
+                         { client.give_back(hold) } noexcept -> std::same_as<redis::Released>;
+                         { client.renew(hold, deadline) } -> std::same_as<bool>;
+                         client.report(errc, what);
+                     };
 
 /// A lock on a name. All objects of one name and one key prefix on one server exclude each other,
 /// in this process and in others, and so do the threads that share an object.
@@ -96,7 +91,9 @@ class BasicRedisLock {
 
     /// Releases what it holds inside, as unlock() does. Leases taken from it go on.
     ~BasicRedisLock() {
-        if (current_.hold) client_.release_quietly(current_.hold);
+        if (current_.hold) client_.give_back(current_.hold);
+        for (const Seat& seat : aside_)
+            client_.give_back(seat.hold);
     }
 
     [[nodiscard]] const std::string& name() const noexcept { return identity_->name; }
@@ -104,44 +101,65 @@ class BasicRedisLock {
 
     /// Waits for the lock: for a holder as long as it takes, for a server that does not answer at
     /// most `patience`.
-    /// Throws: LockError if the server cannot answer. Cost: one round trip when free.
+    /// Throws: LockError if the server cannot answer. Cost: one round trip when free; none when it
+    /// is handed over in this process, or was retained.
     void lock(OnError error = {}) {
-        error.run([this] { acquire(Deadline::never(), Wait::yes, Keep::inside); });
+        error.run([this] { static_cast<void>(hold({})); });
+    }
+
+    /// The same until `stop` is asked to stop. Returns: true if acquired.
+    [[nodiscard]] bool lock(std::stop_token stop, OnError error = {}) {
+        return error.run([&] { return hold(until(Deadline::never(), std::move(stop))); });
     }
 
     /// Takes the lock if it is free, without waiting for a holder; for the server at most
     /// `response_timeout`.
-    /// Returns: true if acquired. Throws, cost: as lock().
+    /// Returns: true if acquired; false if another holds it or stands before. Throws, cost: as
+    /// lock().
     [[nodiscard]] bool try_lock(OnError error = {}) {
-        return error.run([this] { return acquire(at_once(), Wait::no, Keep::inside) != nullptr; });
+        return error.run([this] { return hold(at_once()); });
     }
 
-    /// Waits at most `timeout`. Zero or negative tries once, as try_lock().
+    /// Waits at most `timeout`, or until `stop` is asked to stop. Zero or negative tries once, as
+    /// try_lock().
     /// Returns: true if acquired; false only if another was seen to hold it.
     /// Throws, cost: as lock().
     template <class Rep, class Period>
     [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout,
                                     OnError error = {}) {
-        const Deadline deadline = Deadline::after(timeout);
-        return error.run([&] { return acquire(deadline, Wait::yes, Keep::inside) != nullptr; });
+        const redis::Wait wait = until(Deadline::after(timeout));
+        return error.run([&] { return hold(wait); });
+    }
+    template <class Rep, class Period>
+    [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout,
+                                    std::stop_token stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::after(timeout), std::move(stop));
+        return error.run([&] { return hold(wait); });
     }
 
     /// Waits until `time`. A time that has passed tries once. As try_lock_for().
     template <class Clock, class Duration>
     [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time,
                                       OnError error = {}) {
-        const Deadline deadline = Deadline::at(time);
-        return error.run([&] { return acquire(deadline, Wait::yes, Keep::inside) != nullptr; });
+        const redis::Wait wait = until(Deadline::at(time));
+        return error.run([&] { return hold(wait); });
+    }
+    template <class Clock, class Duration>
+    [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time,
+                                      std::stop_token stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::at(time), std::move(stop));
+        return error.run([&] { return hold(wait); });
     }
 
-    /// Gives the lock back. Misuse and loss go to the client's hooks.
-    /// Cost: one round trip, 120 ms at most; an unanswered release is repeated in the background.
+    /// Gives the lock back and does not wait for the server's word. Misuse goes to the client's
+    /// hooks, and a loss that the server's answer shows.
+    /// Cost: nothing that is waited for.
     void unlock() noexcept {
         std::error_code ignored;
         unlock(ignored);
     }
 
-    /// The same, and tells: not_held, lease_lost, or unknown_outcome if the server did not answer.
+    /// The same, and tells what is known here: not_held, or lease_lost.
     void unlock(std::error_code& code) noexcept {
         code.clear();
         // The last touch of this object is inside take_hold(): whoever acquires after the release
@@ -155,43 +173,51 @@ class BasicRedisLock {
                           "unlock of '" + identity->name + "', which is not held");
             return;
         }
-        switch (client.release_quietly(hold)) {
-            case redis::Released::ours:
-                break;
-            case redis::Released::lost:
-                code = LockErrc::lease_lost;
-                break;
-            case redis::Released::unknown:
-                code = LockErrc::unknown_outcome;
-                break;
-        }
+        code = redis::error_of(client.give_back(hold));
     }
 
     /// As lock(), but the hold becomes a Lease, which may outlive the lock. The lock itself does
     /// not hold then: unlock() is `not_held`.
     [[nodiscard]] lease_type lease(OnError error = {}) {
-        return error.run([this] { return lease_until(Deadline::never(), Wait::yes); });
+        return error.run([this] { return make_lease({}); });
+    }
+
+    /// The same until `stop` is asked to stop; then an empty lease.
+    [[nodiscard]] lease_type lease(std::stop_token stop, OnError error = {}) {
+        return error.run([&] { return make_lease(until(Deadline::never(), std::move(stop))); });
     }
 
     /// As try_lock(), with an empty lease for false.
     [[nodiscard]] lease_type try_lease(OnError error = {}) {
-        return error.run([this] { return lease_until(at_once(), Wait::no); });
+        return error.run([this] { return make_lease(at_once()); });
     }
 
     /// As try_lock_for(), with an empty lease for false.
     template <class Rep, class Period>
     [[nodiscard]] lease_type try_lease_for(const std::chrono::duration<Rep, Period>& timeout,
                                            OnError error = {}) {
-        const Deadline deadline = Deadline::after(timeout);
-        return error.run([&] { return lease_until(deadline, Wait::yes); });
+        const redis::Wait wait = until(Deadline::after(timeout));
+        return error.run([&] { return make_lease(wait); });
+    }
+    template <class Rep, class Period>
+    [[nodiscard]] lease_type try_lease_for(const std::chrono::duration<Rep, Period>& timeout,
+                                           std::stop_token stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::after(timeout), std::move(stop));
+        return error.run([&] { return make_lease(wait); });
     }
 
     /// As try_lock_until(), with an empty lease for false.
     template <class Clock, class Duration>
     [[nodiscard]] lease_type try_lease_until(const std::chrono::time_point<Clock, Duration>& time,
                                              OnError error = {}) {
-        const Deadline deadline = Deadline::at(time);
-        return error.run([&] { return lease_until(deadline, Wait::yes); });
+        const redis::Wait wait = until(Deadline::at(time));
+        return error.run([&] { return make_lease(wait); });
+    }
+    template <class Clock, class Duration>
+    [[nodiscard]] lease_type try_lease_until(const std::chrono::time_point<Clock, Duration>& time,
+                                             std::stop_token stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::at(time), std::move(stop));
+        return error.run([&] { return make_lease(wait); });
     }
 
     // Of the hold inside, as the members of BasicLease; as without a lease where there is none.
@@ -214,143 +240,38 @@ class BasicRedisLock {
     }
 
   private:
-    enum class Wait : bool { no, yes };
-    enum class Keep : bool { outside, inside };
-
     // A hold and the thread that locked: not its owner, but the most likely one to unlock it.
     struct Seat {
         std::shared_ptr<redis::Hold> hold{};
         std::thread::id thread{};
     };
 
-    [[nodiscard]] static Deadline at_once() noexcept {
-        return Deadline::after(std::chrono::nanoseconds::zero());
+    [[nodiscard]] static redis::Wait until(Deadline deadline, std::stop_token stop = {}) {
+        return {!deadline.expired(), deadline, std::move(stop)};
+    }
+    [[nodiscard]] static redis::Wait at_once() {
+        return until(Deadline::after(std::chrono::nanoseconds::zero()));
     }
 
-    [[nodiscard]] lease_type lease_until(Deadline deadline, Wait wait) {
-        auto hold = acquire(deadline, wait, Keep::outside);
+    [[nodiscard]] lease_type make_lease(const redis::Wait& wait) {
+        auto hold = client_.acquire(identity_, wait);
         return hold ? lease_type{client_, std::move(hold)} : lease_type{};
     }
 
-    std::shared_ptr<redis::Hold> acquire(Deadline deadline, Wait wait, Keep keep) {
-        bool contended = false;
-        const std::optional<Deadline> reach = take_turn(deadline, wait, contended);
-        if (!reach) return nullptr;
-        std::shared_ptr<redis::Hold> hold;
-        try {
-            hold = ask(deadline, wait, *reach, contended);
-        } catch (const LockError& error) {
-            end_turn(error.code() == LockErrc::backend_unavailable ? error.what() : "");
-            throw;
-        } catch (...) {
-            end_turn({});
-            throw;
-        }
-        if (hold && keep == Keep::inside) sit_down(hold);
-        end_turn({});
-        return hold;
-    }
-
-    // One thread of the object asks the server at a time; the others wait here for their turn.
-    // Returns: until when the server must have answered; nothing if the time is over.
-    // Throws: the error of those who asked before, if the server did not answer them for as long
-    // as this caller may wait for it.
-    [[nodiscard]] std::optional<Deadline> take_turn(Deadline deadline, Wait wait, bool& contended) {
-        const Deadline reach = patience_from_now();
-        std::unique_lock guard{mutex_};
-        const std::uint64_t failures = failures_;
-        while (asking_ || occupied()) {
-            contended = true;
-            if (wait == Wait::no || deadline.expired()) return std::nullopt;
-            wait_for_change(guard, deadline);
-        }
-        const bool failing = !failure_.empty() && failures_ != failures;
-        if (failing && reach.expired()) {
-            throw LockError(LockErrc::backend_unavailable,
-                            "another thread with this lock had no answer either: " + failure_);
-        }
-        if (contended && deadline.expired()) return std::nullopt;
-        // So that sit_down() has room whatever comes: what is granted must not be dropped.
-        aside_.reserve(aside_.size() + 1);
-        asking_ = true;
-        return failing ? reach : patience_from_now();
-    }
-
-    // Asks until it is granted or the deadline has come. `reach`: by when there must be an answer,
-    // for callers without a deadline.
-    [[nodiscard]] std::shared_ptr<redis::Hold> ask(Deadline deadline, Wait wait, Deadline reach,
-                                                   bool contended) {
-        auto hold = client_.new_hold(identity_);
-        if (contended) hold->mark_contended();
-        redis::Backoff pauses{std::chrono::milliseconds{50},
-                              std::hash<std::string>{}(hold->token())};
-        bool seen_held = false;
-        for (;;) {
-            const auto asked = Deadline::clock::now();
-            redis::Acquisition answer;
-            try {
-                answer = client_.acquire(hold, deadline.is_never() ? reach : deadline);
-            } catch (const LockError& error) {
-                // Held when last seen, and then the time was over: that is no failure.
-                if (!seen_held || !deadline.expired_within(pauses.limit()) ||
-                    error.code() != LockErrc::backend_unavailable) {
-                    throw;
-                }
-                return nullptr;
-            }
-            if (answer.acquired) return hold;
-            if (answer.doubtful) hold = client_.new_hold(identity_);
-            hold->mark_contended();
-            seen_held = true;
-            if (wait == Wait::no || deadline.expired()) return nullptr;
-            // No longer than the holder's lease lasts, if it is not renewed.
-            const auto left = std::max<std::chrono::nanoseconds>(answer.holder_left,
-                                                                 std::chrono::milliseconds{1});
-            const auto round_trip = Deadline::clock::now() - asked;
-            client_.pause(std::min({pauses.next(), left, deadline.remaining()}));
-            // An answer must have time to come: a request given up costs the connection.
-            if (deadline.expired_within(2 * round_trip)) {
-                client_.pause(deadline.remaining());
-                return nullptr;
-            }
-            reach = patience_from_now();
-        }
-    }
-
-    [[nodiscard]] Deadline patience_from_now() { return Deadline::after(client_.patience()); }
-
-    // Ends the turn that take_turn() gave. `failure`: why the server did not answer, if so. (Words
-    // and no exception: one exception is not for several threads.)
-    void end_turn(std::string failure) noexcept {
+    // Acquires and keeps the hold inside. Returns: whether it was acquired.
+    [[nodiscard]] bool hold(const redis::Wait& wait) {
+        // Made before, for what was acquired must not be dropped: a place for a hold that was lost,
+        // which steps aside for the new one until its own unlock() comes.
+        std::list<Seat> place(1);
+        std::shared_ptr<redis::Hold> acquired = client_.acquire(identity_, wait);
+        if (!acquired) return false;
         const std::lock_guard guard{mutex_};
-        asking_ = false;
-        failure_ = std::move(failure);
-        if (!failure_.empty()) ++failures_;
-        // All, for each has a limit of its own to compute from what is new.
-        changed_.notify_all();
-    }
-
-    // A lost hold steps aside for a new one until its own unlock() comes.
-    void sit_down(const std::shared_ptr<redis::Hold>& hold) noexcept {
-        const std::lock_guard guard{mutex_};
-        if (current_.hold) aside_.push_back(std::move(current_));
-        current_ = {hold, std::this_thread::get_id()};
-    }
-
-    // Requires: the mutex is held.
-    [[nodiscard]] bool occupied() const noexcept { return current_.hold && current_.hold->valid(); }
-
-    // Waits until something has changed, or may have: nobody tells when a hold runs out.
-    void wait_for_change(std::unique_lock<std::mutex>& guard, Deadline deadline) {
         if (current_.hold) {
-            deadline = std::min(deadline, Deadline::after(current_.hold->remaining() +
-                                                          std::chrono::milliseconds{1}));
+            place.front() = std::move(current_);
+            aside_.splice(aside_.end(), place);
         }
-        if (deadline.is_never()) {
-            changed_.wait(guard);
-        } else {
-            changed_.wait_until(guard, deadline.time());
-        }
+        current_ = {std::move(acquired), std::this_thread::get_id()};
+        return true;
     }
 
     // The hold that an unlock() on this thread means, or nothing.
@@ -366,7 +287,6 @@ class BasicRedisLock {
             hold = std::move(meant->hold);
             aside_.erase(meant);
         }
-        changed_.notify_all();
         return hold;
     }
 
@@ -378,12 +298,8 @@ class BasicRedisLock {
     Client client_;
     std::shared_ptr<const redis::LockIdentity> identity_;
     mutable std::mutex mutex_;
-    std::condition_variable changed_;
-    bool asking_ = false;
     Seat current_;
-    std::vector<Seat> aside_;
-    std::uint64_t failures_ = 0;
-    std::string failure_;  // why the last to ask had no answer; empty if it had
+    std::list<Seat> aside_;
 };
 
 /// A lock over one Redis server.

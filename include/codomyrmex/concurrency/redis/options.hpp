@@ -9,6 +9,7 @@
 #include <codomyrmex/concurrency/error.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -30,6 +31,19 @@ struct LeaseOptions {
 
     /// A word or two for people, shown with the holder; control characters become '?'.
     std::string label{};
+
+    /// Threads of one process hand a lock to each other without a word to the server, each under a
+    /// fencing token of its own, at most this often in a row and for `max_local_run`; then other
+    /// processes have their turn. 0: never. At most 1,000,000.
+    int max_local_handovers{32};
+
+    /// For how long in a row. Other processes wait no longer for it than this and one section more.
+    std::chrono::milliseconds max_local_run{100};
+
+    /// For how long the process keeps the lease after the last unlock when nobody in it waits, so
+    /// that locking again costs no word to the server: up to `ttl`; zero: gives it back at once.
+    /// It is given back as soon as somebody elsewhere wants it, and not kept for a second after.
+    std::chrono::milliseconds retain{0};
 };
 
 /// A lease that was lost while it was held, as told to ClientHooks::on_lost.
@@ -65,6 +79,14 @@ struct ClientOptions {
     /// on a new one. Also the limit of `try_lock()`, which does not wait for a holder.
     std::chrono::nanoseconds response_timeout = std::chrono::seconds{1};
 
+    /// For how long a lock is handed to a waiter before the waiter confirms it, the lease's `ttl`
+    /// if that is shorter: from 10 ms to 1 h. It bounds how long a waiter that died or stopped
+    /// holds up those behind it.
+    std::chrono::milliseconds grant_ttl{1'000};
+
+    /// How many requests may be under way at a time; one more is `backend_unavailable`.
+    std::size_t max_pending = 65'536;
+
     /// What every key begins with. Clients must agree on it to exclude each other.
     std::string prefix = "codomyrmex:";
 
@@ -76,14 +98,17 @@ struct ClientOptions {
 
 /// What a client did so far.
 struct ClientStats {
-    std::uint64_t connections = 0;     ///< connections made, the first included
-    std::uint64_t requests = 0;        ///< commands sent by callers, repetitions included
-    std::uint64_t renewals = 0;        ///< leases renewed
-    std::uint64_t leases_lost = 0;     ///< leases lost while they were held
-    std::uint64_t leases_watched = 0;  ///< leases held now
-    std::uint64_t releases_pending =
-        0;                              ///< releases not yet answered, sent again in the background
-    std::uint64_t hook_exceptions = 0;  ///< exceptions that hooks threw
+    std::uint64_t connections = 0;       ///< connections made, the first included
+    std::uint64_t requests = 0;          ///< commands sent by callers, repetitions included
+    std::uint64_t renewals = 0;          ///< leases renewed
+    std::uint64_t leases_lost = 0;       ///< leases lost while they were held
+    std::uint64_t leases_watched = 0;    ///< leases held now
+    std::uint64_t leases_retained = 0;   ///< of these, kept though nobody holds them
+    std::uint64_t releases_pending = 0;  ///< releases not yet answered, repeated in the background
+    std::uint64_t local_handovers = 0;   ///< holds passed between threads, without the server
+    std::uint64_t grants = 0;            ///< holds passed on by another process' release
+    std::uint64_t writes = 0;            ///< system calls that sent requests
+    std::uint64_t hook_exceptions = 0;   ///< exceptions that hooks threw
 };
 
 }  // namespace codomyrmex::concurrency

@@ -1,132 +1,488 @@
 // SPDX-License-Identifier: MIT
 //
-// One connection that many threads share. A request goes out, its reply comes back, and both
-// belong together by their order; a request whose caller gave up takes the connection with it, so
-// that its late reply cannot be taken for another's. Reconnects when asked the next time.
+// One connection that many threads share, with no thread in between. A caller adds its request; if
+// nobody drives the socket, it becomes the driver: it writes all that was added, reads, hands each
+// reply to its owner, and when its own has come passes the driving on to one that still waits. One
+// thread alone pays what a connection of its own would cost; many share their system calls.
+// Requests that nobody waits for are written at once; their replies are read by whoever drives
+// next, or by the keeper, which is asked to have a look.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_PIPELINE_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_PIPELINE_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
-#include <codomyrmex/concurrency/detail/timed_wait.hpp>
 #include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
+#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/retry.hpp>
+#include <codomyrmex/concurrency/redis/yield_policy.hpp>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
-#include <span>
+#include <optional>
 #include <string>
-#include <string_view>
+#include <thread>
+#include <unistd.h>
 #include <utility>
+#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
-/// What came of one request.
-struct Exchange {
-    enum class Outcome : std::uint8_t {
-        answered,  ///< `reply` is the server's, an error reply perhaps
-        not_sent,  ///< no connection: surely not executed
-        unknown,   ///< sent, in part at least, and no reply: executed or not
-    };
-
-    Outcome outcome = Outcome::not_sent;
-    Reply reply{};
-    detail::BootClock::time_point sent{};  ///< read before the first byte went out
-    std::string error{};                   ///< what went wrong, unless answered
-    std::uint64_t connection = 0;          ///< which connection it went over
-};
-
-/// Threads: safe.
+/// Threads: safe, but for the destructor.
 class Pipeline {
   public:
-    /// Requires: both arguments outlive the pipeline. Does not connect yet.
-    Pipeline(const Endpoint& endpoint, const ClientOptions& options) noexcept
-        : endpoint_{endpoint}, options_{options} {}
+    /// `attend`: called, with no lock held, when replies are owed and no thread drives: within the
+    /// time given, pump() should be called. It must not call the pipeline.
+    /// Requires: the first two outlive the pipeline. Does not connect yet.
+    Pipeline(const Endpoint& endpoint, const ClientOptions& options,
+             std::function<void(std::chrono::nanoseconds)> attend)
+        : endpoint_{endpoint},
+          options_{options},
+          attend_{std::move(attend)},
+          queue_{options.max_pending} {}
+    Pipeline(const Pipeline&) = delete;
+    Pipeline& operator=(const Pipeline&) = delete;
+    ~Pipeline() = default;
 
-    /// Sends `command` and waits for its reply, at most until `deadline` and no longer than
-    /// `response_timeout` (and `connect_timeout`, if it has to connect first).
+    /// Sends the command `bytes` and waits for its reply, at most until `deadline`. A connection on
+    /// which no reply comes for `response_timeout` is dropped, and this ends as unknown; a caller
+    /// whose deadline comes first leaves it to the others, and its late reply is dropped.
     /// Throws: std::bad_alloc. Cost: one round trip.
-    [[nodiscard]] Exchange request(std::span<const std::string_view> command, Deadline deadline) {
-        Exchange exchange;
-        if (!detail::try_lock_until(mutex_, deadline)) {
-            exchange.error = "the connection was busy until the deadline";
-            return exchange;
+    [[nodiscard]] Exchange request(std::string bytes, Deadline deadline) {
+        const auto mine = std::make_shared<Request>();
+        mine->bytes = std::move(bytes);
+        mine->deadline = deadline;
+        Lock lock{mutex_};
+        if (!queue_.add(mine)) return overflow();
+        if (!std::exchange(driving_, true)) {
+            drive(lock, mine);
+        } else {
+            // Over a long way it does not wait for the end of the round trip that is under way.
+            if (is_far()) write_now();
+            lock.unlock();
+            wait(mine);
         }
-        const std::lock_guard guard{mutex_, std::adopt_lock};
-        if (deadline.expired()) {
-            // Sent now, it would cost everybody the connection.
-            exchange.error = "the deadline passed before it could be sent";
-            return exchange;
+        return std::move(mine->exchange);
+    }
+
+    /// Sends the command `bytes` and returns. `then` is called once, with no lock held, by whoever
+    /// reads the reply; it must be brief and must not call back. `repeat`: sent again after the
+    /// connection broke, before all that comes later, until `deadline`. `corked`: leaves the
+    /// writing to the next pump(), so that many go in one write.
+    /// Throws: std::bad_alloc. Cost: nothing that the caller waits for.
+    void send(std::string bytes, Deadline deadline, bool repeat,
+              std::function<void(Exchange&)> then, bool corked = false) {
+        const auto request = std::make_shared<Request>();
+        request->bytes = std::move(bytes);
+        request->deadline = deadline;
+        request->repeat = repeat;
+        request->then = std::move(then);
+        Lock lock{mutex_};
+        if (!queue_.add(request)) {
+            lock.unlock();
+            request->exchange = overflow();
+            request->then(request->exchange);
+            return;
         }
-        // A request that ended by an exception may have left its reply behind.
-        if (connection_.outstanding() != 0) connection_.close();
-        if (!connection_.is_ready()) {
-            const Io opened = connection_.open(
-                endpoint_, options_, std::min(deadline, Deadline::after(options_.connect_timeout)));
-            if (opened == Io::refused) {
-                exchange.outcome = Exchange::Outcome::answered;
-                exchange.reply.type = Reply::Type::error;
-                exchange.reply.text = connection_.error();
-                return exchange;
-            }
-            if (opened != Io::done) {
-                exchange.error = connection_.error();
-                return exchange;
-            }
-            connections_.fetch_add(1, std::memory_order_relaxed);
+        if (corked) return;
+        if (!driving_ || is_far()) write_now();
+        call_for_attention(lock);
+    }
+
+    /// Does what there is to do while no thread drives: sends, connects if it must, reads what has
+    /// come, gives up a connection that does not answer. Does not wait for replies. `tick`: called
+    /// now and then while it connects; returns false to stop.
+    /// Returns: within what time to call it again; nothing if there is no need.
+    template <class Tick>
+    [[nodiscard]] std::optional<std::chrono::nanoseconds> pump(Deadline deadline, Tick&& tick) {
+        Lock lock{mutex_};
+        Ended ended;
+        const bool free = !std::exchange(driving_, true);
+        if (free) step(lock, at_once(), deadline, tick, ended);
+        std::optional<std::chrono::nanoseconds> again;
+        if (queue_.size() != 0) again = attention();
+        attended_ = again.has_value();
+        if (free) hand_on(lock, ended);
+        return again;
+    }
+
+    /// Waits for the replies that are owed, sending and connecting once if it must.
+    /// Requires: no other thread uses the pipeline any more.
+    void drain(Deadline deadline) {
+        Lock lock{mutex_};
+        driving_ = true;
+        attended_ = true;
+        bool connected = true;
+        while (connected && queue_.size() != 0 && !deadline.expired()) {
+            Ended ended;
+            detail::NoTick undisturbed;
+            step(lock, deadline, deadline, undisturbed, ended);
+            connected = connected_;
+            lock.unlock();
+            tell(ended);
+            lock.lock();
         }
-        requests_.fetch_add(1, std::memory_order_relaxed);
-        const Deadline limit = std::min(deadline, Deadline::after(options_.response_timeout));
-        exchange.connection = connections();
-        connection_.append(command);
-        exchange.sent = detail::BootClock::now();
-        exchange.outcome = Exchange::Outcome::unknown;
-        if (connection_.flush(limit) != Io::done) {
-            exchange.error = connection_.error();
-            return exchange;
-        }
-        switch (connection_.receive(exchange.reply, limit)) {
-            case Io::done:
-                exchange.outcome = Exchange::Outcome::answered;
-                break;
-            case Io::timeout:
-                connection_.close();
-                exchange.error = "no reply in time";
-                break;
-            default:
-                exchange.error = connection_.error();
-                break;
-        }
-        return exchange;
+    }
+
+    /// The file to poll for replies; -1 if none are owed, or some thread drives.
+    [[nodiscard]] int awaited_file() const {
+        const Lock lock{mutex_};
+        return connected_ && !driving_ && queue_.unanswered() != 0 ? connection_.descriptor() : -1;
     }
 
     /// Drops the connection number `connection`, as after a reply that says it leads to the wrong
-    /// server; does nothing if that is gone already, or if the deadline comes first.
-    void disconnect(std::uint64_t connection, Deadline deadline) {
-        if (!detail::try_lock_until(mutex_, deadline)) return;
-        const std::lock_guard guard{mutex_, std::adopt_lock};
-        if (connections() == connection) connection_.close();
+    /// server; does nothing if that is gone already.
+    void disconnect(std::uint64_t connection) {
+        const Lock lock{mutex_};
+        if (connections() == connection) broken_ = true;
     }
 
-    [[nodiscard]] std::uint64_t connections() const noexcept {
-        return connections_.load(std::memory_order_relaxed);
-    }
-    [[nodiscard]] std::uint64_t requests() const noexcept {
-        return requests_.load(std::memory_order_relaxed);
+    [[nodiscard]] std::uint64_t connections() const noexcept { return connections_.load(); }
+    [[nodiscard]] std::uint64_t requests() const noexcept { return requests_.load(); }
+    [[nodiscard]] std::uint64_t writes() const noexcept { return writes_.load(); }
+
+    /// In the child of a fork: closes the parent's socket there. Nothing else may be called.
+    void close_in_child() const noexcept {
+        if (const int file = connection_.descriptor(); file >= 0) ::close(file);
     }
 
   private:
+    using Lock = std::unique_lock<std::mutex>;
+    // What is done and is to be told without the lock.
+    using Ended = std::vector<RequestPtr>;
+
+    // How soon the keeper looks after replies that nobody waits for.
+    static constexpr std::chrono::milliseconds look_after{20};
+    // A round trip past which a request does not wait for the end of the one under way.
+    static constexpr std::chrono::microseconds far_away{300};
+    // After so long without a word the server may have closed the connection.
+    static constexpr std::chrono::milliseconds idle{100};
+
+    [[nodiscard]] static Deadline at_once() noexcept {
+        return Deadline::after(std::chrono::nanoseconds::zero());
+    }
+
+    [[nodiscard]] Exchange overflow() const {
+        Exchange exchange;
+        exchange.error = "more than " + std::to_string(options_.max_pending) +
+                         " requests are under way (ClientOptions::max_pending)";
+        return exchange;
+    }
+
+    // --- Waiting for one's reply or one's turn.
+
+    void wait(const RequestPtr& mine) {
+        if (lingering_.worth_it()) linger(*mine);
+        for (;;) {
+            const std::uint32_t state = mine->state.load();
+            if (state == Request::done) return;
+            if (state == Request::waiting) {
+                if (mine->state.wait_while(Request::waiting, mine->deadline)) continue;
+                const Lock lock{mutex_};
+                if (mine->finished) return;
+                if (mine->state.load() == Request::waiting) return give_up(mine);
+            }
+            Lock lock{mutex_};
+            if (mine->finished) return hand_on(lock, {});
+            handed_on_ = true;
+            return drive(lock, mine);
+        }
+    }
+
+    // Before it sleeps: the reply may be on its way.
+    void linger(const Request& mine) {
+        const auto begin = Deadline::clock::now();
+        std::size_t gained = 0;
+        for (int i = 0; i < 3 && gained == 0; ++i) {
+            std::this_thread::yield();
+            if (mine.state.load() != Request::waiting) gained = 1;
+        }
+        lingering_.learn(gained, Deadline::clock::now() - begin);
+    }
+
+    void give_up(const RequestPtr& mine) {
+        queue_.give_up(mine);
+        mine->finished = true;
+        mine->exchange.error = mine->exchange.outcome == Exchange::Outcome::not_sent
+                                   ? "it could not be sent before the deadline"
+                                   : "no reply in time";
+    }
+
+    // --- Driving. Requires: driving_, set by this thread or for it.
+
+    // Until `mine` is finished; then passes the driving on.
+    void drive(Lock& lock, const RequestPtr& mine) {
+        Ended ended;
+        try {
+            detail::NoTick undisturbed;
+            while (!mine->finished) {
+                if (mine->deadline.expired()) {
+                    give_up(mine);
+                    break;
+                }
+                step(lock, mine->deadline, mine->deadline, undisturbed, ended);
+                if (mine->finished || ended.empty()) continue;
+                lock.unlock();
+                tell(ended);
+                ended.clear();
+                lock.lock();
+            }
+        } catch (...) {
+            // Out of memory. Others go on with a connection whose state they can rely on.
+            if (!lock.owns_lock()) lock.lock();
+            if (!mine->finished) give_up(mine);
+            broken_ = true;
+            hand_on(lock, ended);
+            throw;
+        }
+        hand_on(lock, ended);
+    }
+
+    // The next one that waits drives, or nobody.
+    void hand_on(Lock& lock, const Ended& ended) {
+        const RequestPtr next = queue_.first_waiting();
+        driving_ = next != nullptr;
+        // Under the lock, so that it cannot give up in between.
+        const bool wake = next && next->state.set_quietly(Request::drive);
+        const bool call = !driving_ && queue_.size() != 0 && !std::exchange(attended_, true);
+        const std::chrono::nanoseconds within = attention();
+        lock.unlock();
+        // First those who are served: what they ask next shares the write of the next driver.
+        tell(ended);
+        if (wake) next->state.wake();
+        if (call) attend_(within);
+    }
+
+    static void tell(const Ended& ended) {
+        for (const RequestPtr& request : ended) {
+            if (request->then) {
+                request->then(request->exchange);
+            } else {
+                request->state.set(Request::done);
+            }
+        }
+    }
+
+    void call_for_attention(Lock& lock) {
+        const bool call = !driving_ && !std::exchange(attended_, true);
+        const std::chrono::nanoseconds within = attention();
+        lock.unlock();
+        if (call) attend_(within);
+    }
+
+    [[nodiscard]] std::chrono::nanoseconds attention() const noexcept {
+        if (connected_ && !broken_) return look_after;
+        return std::clamp<std::chrono::nanoseconds>(reconnect_at_.remaining(),
+                                                    std::chrono::nanoseconds::zero(), look_after);
+    }
+
+    void settle(RequestPtr request, Ended& ended) {
+        request->finished = true;
+        if (!request->abandoned) ended.push_back(std::move(request));
+    }
+    void settle(std::vector<RequestPtr> requests, Ended& ended) {
+        for (RequestPtr& request : requests)
+            settle(std::move(request), ended);
+    }
+
+    // One turn: connects if there is no connection and something to send, writes, waits at most
+    // until `until` for replies, reads them. Collects in `ended` what is finished.
+    template <class Tick>
+    void step(Lock& lock, Deadline until, Deadline connect_by, Tick& tick, Ended& ended) {
+        if (broken_) drop("the connection was given up", ended);
+        if (connected_ && gone_while_idle()) drop("the server closed the connection", ended);
+        if (!connected_) {
+            if (queue_.unsent() == 0 || !connect(lock, connect_by, tick, ended)) return;
+        }
+        if (queue_.unsent() != 0) gather(lock);
+        write(lock, ended);
+        if (connected_ && queue_.unanswered() != 0) read(lock, until, tick, ended);
+    }
+
+    template <class Tick>
+    [[nodiscard]] bool connect(Lock& lock, Deadline deadline, Tick& tick, Ended& ended) {
+        if (!reconnect_at_.expired()) {
+            settle(queue_.not_connected(last_error_), ended);
+            return false;
+        }
+        lock.unlock();
+        const Deadline limit = std::min(deadline, Deadline::after(options_.connect_timeout));
+        const Io opened = connection_.open(endpoint_, options_, limit, tick);
+        lock.lock();
+        if (opened == Io::done) {
+            connected_ = true;
+            last_read_ = Deadline::clock::now();
+            connections_.fetch_add(1);
+            backoff_ = Backoff{};
+            return true;
+        }
+        if (opened == Io::stopped) return false;
+        last_error_ = connection_.error();
+        if (opened != Io::timeout || !deadline.expired()) {
+            reconnect_at_ = Deadline::after(backoff_.next());
+        }
+        std::vector<RequestPtr> failed = queue_.not_connected(last_error_);
+        if (opened == Io::refused) {
+            // The server's word; the caller knows what it means.
+            for (const RequestPtr& request : failed) {
+                request->exchange.outcome = Exchange::Outcome::answered;
+                request->exchange.reply.type = Reply::Type::error;
+                request->exchange.reply.text = last_error_;
+            }
+        }
+        settle(std::move(failed), ended);
+        return false;
+    }
+
+    void drop(const std::string& why, Ended& ended) {
+        connection_.close(queue_.unanswered() != 0);
+        connected_ = false;
+        broken_ = false;
+        output_.clear();
+        settle(queue_.disconnect(why), ended);
+    }
+
+    [[nodiscard]] bool gone_while_idle() const {
+        return queue_.unanswered() == 0 && Deadline::clock::now() - last_read_ > idle &&
+               !connection_.is_ready();
+    }
+
+    // Lets others add what they are about to send, where that was seen to pay.
+    void gather(Lock& lock) {
+        if (!std::exchange(handed_on_, false) || !gathering_.worth_it()) return;
+        const std::size_t before = queue_.unsent();
+        lock.unlock();
+        const auto begin = Deadline::clock::now();
+        std::this_thread::yield();
+        const auto took = Deadline::clock::now() - begin;
+        lock.lock();
+        gathering_.learn(queue_.unsent() - std::min(before, queue_.unsent()), took);
+    }
+
+    // Moves what is unsent into the output.
+    void fill_output() {
+        if (queue_.unsent() == 0) return;
+        requests_.fetch_add(queue_.unsent(), std::memory_order_relaxed);
+        written_ = Deadline::clock::now();
+        queue_.take(output_, detail::BootClock::now(), written_, connections());
+    }
+
+    void write(Lock& lock, Ended& ended) {
+        fill_output();
+        if (output_.empty()) return;
+        std::string why;
+        writes_.fetch_add(1, std::memory_order_relaxed);
+        sending_ = true;
+        lock.unlock();
+        const std::optional<std::size_t> sent = connection_.send_some(output_, why);
+        lock.lock();
+        sending_ = false;
+        if (sent) {
+            output_.erase(0, *sent);
+            return;
+        }
+        // Some may have been answered before it broke.
+        read_ready(ended);
+        if (connected_) drop(why, ended);
+    }
+
+    // The same for who does not drive: without waiting, and what goes wrong is left to the driver.
+    void write_now() {
+        if (!connected_ || broken_ || sending_ || !output_.empty()) return;
+        if (!driving_ && gone_while_idle()) {
+            broken_ = true;
+            return;
+        }
+        fill_output();
+        std::string why;
+        writes_.fetch_add(1, std::memory_order_relaxed);
+        const std::optional<std::size_t> sent = connection_.send_some(output_, why);
+        if (sent) {
+            output_.erase(0, *sent);
+        } else {
+            broken_ = true;
+        }
+    }
+
+    template <class Tick>
+    void read(Lock& lock, Deadline until, Tick& tick, Ended& ended) {
+        const bool sending = !output_.empty();
+        const Deadline overdue = Deadline::at(queue_.oldest() + options_.response_timeout);
+        lock.unlock();
+        const Io ready = connection_.wait(sending, std::min(until, overdue), tick);
+        std::vector<Reply> replies;
+        Io got = Io::timeout;
+        if (ready == Io::done) {
+            got = connection_.receive_ready(
+                [&](Reply&& reply) { replies.push_back(std::move(reply)); });
+        }
+        lock.lock();
+        accept(std::move(replies), got, ended);
+        if (connected_ && queue_.unanswered() != 0 &&
+            Deadline::at(queue_.oldest() + options_.response_timeout).expired()) {
+            drop("no reply in time", ended);
+        }
+    }
+
+    void read_ready(Ended& ended) {
+        std::vector<Reply> replies;
+        const Io got =
+            connection_.receive_ready([&](Reply&& reply) { replies.push_back(std::move(reply)); });
+        accept(std::move(replies), got, ended);
+    }
+
+    void accept(std::vector<Reply> replies, Io got, Ended& ended) {
+        if (!replies.empty()) {
+            last_read_ = Deadline::clock::now();
+            const auto trip = last_read_ - written_;
+            // The shortest of late, for a long one may be due to load.
+            shortest_trip_ = std::min<std::chrono::nanoseconds>(
+                trip, shortest_trip_ + shortest_trip_ / 16 + std::chrono::microseconds{1});
+        }
+        for (Reply& reply : replies) {
+            RequestPtr request = queue_.answer(std::move(reply));
+            if (!request) return drop("the server sent more replies than were asked for", ended);
+            settle(std::move(request), ended);
+        }
+        if (got == Io::failed) drop(connection_.error(), ended);
+    }
+
+    [[nodiscard]] bool is_far() const noexcept { return shortest_trip_ > far_away; }
+
     const Endpoint& endpoint_;
     const ClientOptions& options_;
-    std::timed_mutex mutex_;
-    Connection connection_;
+    const std::function<void(std::chrono::nanoseconds)> attend_;
     std::atomic<std::uint64_t> connections_{0};
     std::atomic<std::uint64_t> requests_{0};
+    std::atomic<std::uint64_t> writes_{0};
+    YieldPolicy gathering_;
+    YieldPolicy lingering_;
+
+    mutable std::mutex mutex_;  // guards all below; the driver uses the connection without it
+    RequestQueue queue_;
+    std::string output_;      // taken from the queue and not sent yet
+    bool driving_ = false;    // some thread drives
+    bool handed_on_ = false;  // and did not come first: there are others
+    bool sending_ = false;    // the driver writes, without the lock
+    bool connected_ = false;
+    bool broken_ = false;    // to be dropped by the next driver
+    bool attended_ = false;  // pump() will be called
+    Connection connection_;
+    Deadline reconnect_at_ = at_once();
+    Backoff backoff_;
+    std::string last_error_;
+    Deadline::clock::time_point last_read_{};
+    Deadline::clock::time_point written_{};
+    std::chrono::nanoseconds shortest_trip_{0};
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -25,7 +25,7 @@ namespace codomyrmex::concurrency::redis {
 enum class Duty : std::uint8_t { renew, release };
 
 struct Task {
-    std::shared_ptr<Hold> hold{};
+    std::shared_ptr<Tenure> tenure{};
     Duty duty = Duty::renew;
     BootTime until{};         ///< of a release: when the key is gone without it
     bool to_the_end = false;  ///< of a release: repeated though answered "not yours" (see cancel)
@@ -40,39 +40,39 @@ class Schedule {
         [[nodiscard]] bool empty() const noexcept { return work.empty() && lost.empty(); }
     };
 
-    /// Adds a task, or replaces the one that the same hold has.
+    /// Adds a task, or replaces the one that the same tenure has.
     void add(Task task, BootTime due) {
-        remove(*task.hold);
-        const Hold* const hold = task.hold.get();
-        order_.emplace(due, hold);
-        entries_.emplace(hold, Entry{std::move(task), due});
+        remove(*task.tenure);
+        const Tenure* const tenure = task.tenure.get();
+        order_.emplace(due, tenure);
+        entries_.emplace(tenure, Entry{std::move(task), due});
     }
 
-    void remove(const Hold& hold) noexcept {
-        const auto found = entries_.find(&hold);
+    void remove(const Tenure& tenure) noexcept {
+        const auto found = entries_.find(&tenure);
         if (found == entries_.end()) return;
-        order_.erase({found->second.due, &hold});
+        order_.erase({found->second.due, &tenure});
         entries_.erase(found);
     }
 
-    /// Makes the task of `hold` due at another time. Requires: it is in the schedule.
-    void move(const Hold& hold, BootTime due) {
-        Entry& entry = entries_.at(&hold);
-        order_.erase({entry.due, &hold});
+    /// Makes the task of `tenure` due at another time. Requires: it is in the schedule.
+    void move(const Tenure& tenure, BootTime due) {
+        Entry& entry = entries_.at(&tenure);
+        order_.erase({entry.due, &tenure});
         entry.due = due;
-        order_.emplace(due, &hold);
+        order_.emplace(due, &tenure);
     }
 
     /// The same, but no later than its lease runs out. Does nothing if it is not there.
-    void postpone(const Hold& hold, BootTime due) {
-        const auto found = entries_.find(&hold);
+    void postpone(const Tenure& tenure, BootTime due) {
+        const auto found = entries_.find(&tenure);
         if (found == entries_.end()) return;
         const bool renew = found->second.task.duty == Duty::renew;
-        move(hold, renew ? std::min(due, hold.deadline()) : due);
+        move(tenure, renew ? std::min(due, tenure.deadline()) : due);
     }
 
-    [[nodiscard]] bool contains(const Hold& hold, Duty duty) const {
-        const auto found = entries_.find(&hold);
+    [[nodiscard]] bool contains(const Tenure& tenure, Duty duty) const {
+        const auto found = entries_.find(&tenure);
         return found != entries_.end() && found->second.task.duty == duty;
     }
 
@@ -88,25 +88,25 @@ class Schedule {
 
     /// All that is due, and what will be due within the next few milliseconds if anything is, so
     /// that it goes in the same write. What is handed out as work becomes due again after another
-    /// third of its time to live (a release: after a second), or when its lease runs out, should
+    /// third of its term (a release: after a second), or when its lease runs out, should
     /// nobody settle or postpone() it before.
     [[nodiscard]] Due take_due(BootTime now) {
         Due due;
         if (next_due() > now) return due;
         const BootTime horizon = now + std::chrono::milliseconds{5};
-        for (const Hold* hold : due_by(horizon)) {
-            Entry& entry = entries_.at(hold);
+        for (const Tenure* tenure : due_by(horizon)) {
+            Entry& entry = entries_.at(tenure);
             if (over(entry.task, now)) {
-                drop(*hold, due.lost);
+                drop(*tenure, due.lost);
             } else if (entry.task.duty == Duty::release) {
                 due.work.push_back(entry.task);
-                move(*hold, now + std::chrono::seconds{1});
-            } else if (!entry.task.hold->renewable_at(now)) {
+                move(*tenure, now + std::chrono::seconds{1});
+            } else if (!entry.task.tenure->renewable_at(now)) {
                 // Held longer than allowed: nothing to do but to see it end.
-                move(*hold, std::max(entry.task.hold->deadline(), now));
+                move(*tenure, std::max(entry.task.tenure->deadline(), now));
             } else {
                 due.work.push_back(entry.task);
-                postpone(*hold, now + entry.task.hold->ttl() / 3);
+                postpone(*tenure, now + entry.task.tenure->term() / 3);
             }
         }
         return due;
@@ -115,8 +115,8 @@ class Schedule {
     /// The leases that ran out, whatever else is due. No longer in the schedule.
     [[nodiscard]] std::vector<Task> take_lost(BootTime now) {
         std::vector<Task> lost;
-        for (const Hold* hold : due_by(now)) {
-            if (over(entries_.at(hold).task, now)) drop(*hold, lost);
+        for (const Tenure* tenure : due_by(now)) {
+            if (over(entries_.at(tenure).task, now)) drop(*tenure, lost);
         }
         return lost;
     }
@@ -124,11 +124,11 @@ class Schedule {
     /// The releases that were not answered. No longer in the schedule.
     [[nodiscard]] std::vector<Task> take_releases() {
         std::vector<Task> releases;
-        for (auto& [hold, entry] : entries_) {
+        for (auto& [tenure, entry] : entries_) {
             if (entry.task.duty == Duty::release) releases.push_back(entry.task);
         }
         for (const Task& task : releases)
-            remove(*task.hold);
+            remove(*task.tenure);
         return releases;
     }
 
@@ -139,25 +139,26 @@ class Schedule {
     };
 
     [[nodiscard]] static bool over(const Task& task, BootTime now) {
-        return task.duty == Duty::renew ? !task.hold->valid_at(now) : now >= task.until;
+        return task.duty == Duty::renew ? !task.tenure->valid_at(now) : now >= task.until;
     }
 
-    [[nodiscard]] std::vector<const Hold*> due_by(BootTime horizon) const {
-        std::vector<const Hold*> holds;
-        for (const auto& [due, hold] : order_) {
+    [[nodiscard]] std::vector<const Tenure*> due_by(BootTime horizon) const {
+        std::vector<const Tenure*> tenures;
+        for (const auto& [due, tenure] : order_) {
             if (due > horizon) break;
-            holds.push_back(hold);
+            tenures.push_back(tenure);
         }
-        return holds;
+        return tenures;
     }
 
-    void drop(const Hold& hold, std::vector<Task>& lost) {
-        if (entries_.at(&hold).task.duty == Duty::renew) lost.push_back(entries_.at(&hold).task);
-        remove(hold);
+    void drop(const Tenure& tenure, std::vector<Task>& lost) {
+        if (entries_.at(&tenure).task.duty == Duty::renew)
+            lost.push_back(entries_.at(&tenure).task);
+        remove(tenure);
     }
 
-    std::set<std::pair<BootTime, const Hold*>> order_;
-    std::unordered_map<const Hold*, Entry> entries_;
+    std::set<std::pair<BootTime, const Tenure*>> order_;
+    std::unordered_map<const Tenure*, Entry> entries_;
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -8,6 +8,9 @@
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_SCRIPTS_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_SCRIPTS_HPP
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string_view>
 
 namespace codomyrmex::concurrency::redis {
@@ -20,81 +23,195 @@ struct Script {
     std::string_view body;
 };
 
-// Each script writes before it says "held by another" or "not yours", if only a removal that finds
-// nothing: a master that became a replica then answers READONLY instead of what it remembers.
+/// A script's text, put together from parts.
+template <std::size_t... Sizes>
+[[nodiscard]] consteval auto join(const char (&... parts)[Sizes]) {
+    std::array<char, (Sizes + ...) - sizeof...(Sizes)> text{};
+    char* end = text.data();
+    ((end = std::copy_n(parts, Sizes - 1, end)), ...);
+    return text;
+}
+
+// What the scripts have in common.
 //
 // A holder's value is `token`, or `token` and a space and text for people. Tokens have no space
 // and differ before their ends, so comparing the front, space included, is comparing tokens.
+// Tokens begin with their process' number, and what a process listens to is called after it.
+//
+// A waiter is `token ttl block text`: the time to live of its grant in ms, how many fencing tokens
+// it wants, the text for people. The queue is a sorted set of waiters by time of arrival, in
+// microseconds; nobody overtakes though the clock step back.
+//
+// Each script writes before it says "held by another" or "not yours", if only a removal that finds
+// nothing: a master that became a replica then answers READONLY instead of what it remembers.
+//
+// Times and fences are decimal nanoseconds as strings of 19 digits, for Lua's numbers hold only 53
+// bits. Strings of one length compare as the numbers do.
 
-/// Takes the lock if it is free, or again if it is this token's already (then the reply of an
-/// earlier try was lost; the lease begins anew, under a larger fencing token: with the old one and
-/// what was left of the old time, two holders could believe to be valid together).
-///
-/// KEYS: the lock, its fence, its queue. ARGV: token, time to live in ms, text for people.
-/// Answers {1, fence, server time} or, held by another, {0, its remaining ms, server time}; times
-/// and fences are decimal nanoseconds as strings, for Lua's numbers hold only 53 bits.
-/// The next fence is the clock, or the last one plus one if the clock is not ahead of it: it
-/// increases though the key be lost, as long as the clock goes on, and the other way round.
-/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr Script acquire_script{"acquire", "7e04a9ec639f8edc1741f39c9666bdc674a3303a",
-                                       R"lua(local holder = redis.call('GET', KEYS[1])
-local time = redis.call('TIME')
+// Gives time (as the server's TIME does), now (19 digits) and is_token(value, token).
+inline constexpr char lua_now[] = R"lua(local time = redis.call('TIME')
 local now = time[1] .. string.sub('000000' .. time[2], -6) .. '000'
-if holder and string.sub(holder .. ' ', 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then
-    local left = redis.call('PTTL', KEYS[1])
+local function is_token(value, token)
+    return value and string.sub(value .. ' ', 1, #token + 1) == token .. ' '
+end
+)lua";
+
+// Gives draw(key, block): the first of `block` fencing tokens and how many there are; nothing if
+// the key holds none, which is a foreign key. The first is the clock, or the last one plus one if
+// the clock is not ahead of it: it increases though the key be lost, as long as the clock goes on,
+// and the other way round. Past a second before the clock, blocks shrink to one.
+inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
+    local last = redis.call('GET', key)
+    if last and not (#last == 19 and string.find(last, '^%d+$')) then return nil end
+    block = tonumber(block)
+    local first = now
+    if last and last >= now then
+        if tonumber(string.sub(last, 1, 13)) - tonumber(string.sub(now, 1, 13)) > 1000 then block = 1 end
+        redis.call('INCRBY', key, 1)
+        redis.call('PEXPIRE', key, 86400000)
+        first = redis.call('GET', key)
+    else
+        redis.call('SET', key, now, 'PX', 86400000)
+    end
+    if block > 1 then redis.call('INCRBY', key, block - 1) end
+    return first, block
+end
+local foreign_fence = redis.error_reply('FOREIGNKEY the fence key holds no fencing token')
+)lua";
+
+// Gives pass_on(lock, fence, queue, prefix, self), for a lock that nobody holds any more: makes the
+// first waiter that lives the holder and tells its process. Alive is whose process is subscribed;
+// the count that PUBLISH returns would be no sign, for a monitor's pattern counts there too. Dead
+// ones are dropped, at most 32 a call. Without the right to ask who is subscribed nobody is made
+// the holder. Answers 'self' when the first is `self`, for the caller to take the lock; 'granted'
+// and for how long; 'none' when nobody waits; 'more' when it stopped looking; 'foreign'.
+inline constexpr char lua_pass_on[] =
+    R"lua(local function pass_on(lock, fence_key, queue, prefix, self)
+    for _ = 1, 32 do
+        local waiter = redis.call('ZRANGE', queue, 0, 0)[1]
+        if not waiter then return 'none' end
+        if waiter == self then return 'self' end
+        local token, ttl, block, text = string.match(waiter, '^(%S+) (%d+) (%d+) (.*)$')
+        if token then
+            local channel = prefix .. 'wake:' .. string.match(token, '^[^-]*')
+            local listeners = redis.pcall('PUBSUB', 'NUMSUB', channel)
+            if listeners.err then return 'none' end
+            if listeners[2] > 0 then
+                local fence, drawn = draw(fence_key, block)
+                if not fence then return 'foreign' end
+                redis.call('ZREM', queue, waiter)
+                redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'PX', ttl)
+                redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, drawn, now, ttl, lock}, ' '))
+                return 'granted', tonumber(ttl)
+            end
+        end
+        redis.call('ZREM', queue, waiter)
+    end
+    return 'more'
+end
+)lua";
+
+/// Takes the lock if it is free and nobody waits longer, or again if it is this token's already
+/// (then the reply of an earlier try was lost; the lease begins anew, under a larger fencing token:
+/// with the old one and what was left of the old time, two holders could believe to be valid
+/// together). Else, if a waiter is given, joins the queue, once: a repetition keeps its place.
+/// A free lock that others wait for is passed on, perhaps to oneself.
+///
+/// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; text for people; the
+/// server time after which nothing is to be done, or empty; how many fencing tokens; the prefix of
+/// channels; the waiter, or empty to try only.
+/// Answers {1, server time, fence, how many}; or, held by another, {0, server time, how many wait
+/// before this one or -1 if it does not wait, the holder's remaining ms}; or, too late,
+/// {2, server time, '', 0}.
+/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
+inline constexpr auto acquire_body = join(
+    lua_now, lua_draw, lua_pass_on, R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+local token, ttl, text, not_after, block, prefix, waiter =
+    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local holder = redis.call('GET', lock)
+if is_token(holder, token) then
+    local fence, drawn = draw(fence_key, block)
+    if not fence then return foreign_fence end
+    redis.call('PEXPIRE', lock, ttl)
+    return {1, now, fence, drawn}
+end
+if not_after ~= '' and now > not_after then return {2, now, '', 0} end
+local function stand()
+    if waiter == '' then
+        redis.call('ZREM', queue, '')
+        return -1
+    end
+    if not redis.call('ZSCORE', queue, waiter) then
+        local score = time[1] * 1000000 + time[2]
+        local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
+        if last then score = math.max(score, last + 1) end
+        redis.call('ZADD', queue, string.format('%.0f', score), waiter)
+    end
+    redis.call('PEXPIRE', queue, 60000)
+    return redis.call('ZRANK', queue, waiter)
+end
+if holder then
+    local left = redis.call('PTTL', lock)
     if left == -1 then
         return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
     end
-    redis.call('ZREM', KEYS[3], ARGV[1])
-    return {0, left, now}
+    local rank = stand()
+    local keeps = string.match(holder, '^(%x+)%-%x+r ')
+    if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
+    return {0, now, rank, left}
 end
-local last = redis.call('GET', KEYS[2])
-if last and not (#last == 19 and string.find(last, '^%d+$')) then
-    return redis.error_reply('FOREIGNKEY the fence key holds no fencing token')
+local first = redis.call('ZRANGE', queue, 0, 0)[1]
+if first and first ~= waiter then
+    if waiter ~= '' then stand() end
+    local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
+    if outcome == 'foreign' then return foreign_fence end
+    if outcome == 'granted' or outcome == 'more' then return {0, now, stand(), left or 0} end
 end
-local fence = now
-if last and last >= now then
-    redis.call('INCRBY', KEYS[2], 1)
-    redis.call('PEXPIRE', KEYS[2], 86400000)
-    fence = redis.call('GET', KEYS[2])
-else
-    redis.call('SET', KEYS[2], now, 'PX', 86400000)
-end
-if holder then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-else
-    redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[2])
-end
-return {1, fence, now}
-)lua"};
+local fence, drawn = draw(fence_key, block)
+if not fence then return foreign_fence end
+if waiter ~= '' then redis.call('ZREM', queue, waiter) end
+redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
+return {1, now, fence, drawn}
+)lua");
+inline constexpr Script acquire_script{"acquire",
+                                       "f8aff9aae4f06b843e3f8dd5417251d50c1db367",
+                                       {acquire_body.data(), acquire_body.size()}};
 
-/// Gives the lock back if it is this token's. Idempotent, and also the way to cancel an acquire
-/// whose answer never came.
+/// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
+/// free now. Idempotent, and also the way to cancel an acquire whose answer never came.
 ///
-/// KEYS: the lock, its queue. ARGV: token. Answers 1 if it was this token's, else 0.
-inline constexpr Script release_script{"release", "5d06d97030dab5e10c5e4e4e51a74ab59d3d6f46",
-                                       R"lua(redis.call('ZREM', KEYS[2], ARGV[1])
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder .. ' ', 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
-    redis.call('DEL', KEYS[1])
-    return 1
-end
-return 0
-)lua"};
+/// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels; the waiter, or empty.
+/// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
+/// lives, and should be called again.
+inline constexpr auto release_body = join(
+    lua_now, lua_draw, lua_pass_on, R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+redis.call('ZREM', queue, ARGV[3])
+local holder = redis.call('GET', lock)
+local ours = is_token(holder, ARGV[1])
+if holder and not ours then return 0 end
+local outcome = pass_on(lock, fence_key, queue, ARGV[2], '')
+if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
+return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
+)lua");
+inline constexpr Script release_script{"release",
+                                       "8caeaabd1aa1f2d971507507fde6bcbf1ecec266",
+                                       {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
 ///
-/// KEYS: the lock, its fence. ARGV: token, time to live in ms. Answers 1 if it was this token's,
-/// else 0; never brings a lease back.
-inline constexpr Script renew_script{"renew", "08f8624bdc615844a88c9c2e3e6c5d99e6178bda",
-                                     R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder .. ' ', 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    return 1
-end
-return 0
-)lua"};
+/// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; the server time after
+/// which nothing is to be done, or empty.
+/// Answers {0, server time} if it is not this token's, {1, server time} if it was extended,
+/// {2, server time} if moreover somebody waits, {3, server time} if it came too late. Never brings
+/// a lease back.
+inline constexpr auto renew_body = join(lua_now, R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
+if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now} end
+if ARGV[3] ~= '' and now > ARGV[3] then return {3, now} end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {redis.call('ZCARD', KEYS[3]) > 0 and 2 or 1, now}
+)lua");
+inline constexpr Script renew_script{
+    "renew", "962a57ffbc6f9b03e2cdfac95ae9181690032a18", {renew_body.data(), renew_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis
 

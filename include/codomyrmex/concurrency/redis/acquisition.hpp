@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+//
+// One thread asks the server for a lock: at once, or standing in the server's queue until a release
+// elsewhere makes it the holder. Grants come as messages, which may be lost, so it asks again now
+// and then; that keeps its place. Whatever way it ends without the lock, it gives up its place, and
+// the lock, should that have come meanwhile.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_ACQUISITION_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_ACQUISITION_HPP
+
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/caller.hpp>
+#include <codomyrmex/concurrency/redis/commands.hpp>
+#include <codomyrmex/concurrency/redis/grant.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/keeper.hpp>
+#include <codomyrmex/concurrency/redis/mailbox.hpp>
+#include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/reply.hpp>
+#include <codomyrmex/concurrency/redis/retry.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+
+namespace codomyrmex::concurrency::redis {
+
+/// How long to wait for a lock.
+struct Wait {
+    bool for_holders = true;                ///< false: tries once
+    Deadline deadline = Deadline::never();  ///< where it waits
+    std::stop_token stop{};                 ///< ends the wait as the deadline does
+};
+
+/// When a waiter asks again that was told so: the holder's lease may run out by then; those before
+/// it may have died, each holding things up by one grant; and a message may have been lost.
+[[nodiscard]] constexpr std::chrono::nanoseconds ask_again_after(
+    std::chrono::milliseconds holder_left, std::int64_t rank,
+    std::chrono::milliseconds grant_ttl) noexcept {
+    const std::chrono::nanoseconds turn = grant_ttl * (std::clamp<std::int64_t>(rank, 0, 1000) + 1);
+    const std::chrono::nanoseconds soonest =
+        std::min<std::chrono::nanoseconds>({holder_left, turn, std::chrono::seconds{10}});
+    return std::max<std::chrono::nanoseconds>(soonest, std::chrono::milliseconds{1});
+}
+
+/// To be used once, by one thread.
+class Acquisition {
+  public:
+    /// `text`: what the holder is called. `reach`: by when a server must have answered, for a wait
+    /// without a deadline. Requires: the references outlive it.
+    Acquisition(KeeperState& keeper, std::shared_ptr<Tenure> tenure, std::string text,
+                std::uint64_t block, const Wait& wait, Deadline reach)
+        : keeper_{keeper},
+          caller_{keeper},
+          tenure_{std::move(tenure)},
+          text_{std::move(text)},
+          block_{block},
+          wait_{wait},
+          reach_{reach} {}
+    Acquisition(const Acquisition&) = delete;
+    Acquisition& operator=(const Acquisition&) = delete;
+
+    ~Acquisition() {
+        if (!obtained_) give_up();
+    }
+
+    /// Returns: whether the lock was obtained: the tenure is live and renewed from here on.
+    /// Throws: LockError.
+    [[nodiscard]] bool run() {
+        const std::stop_callback stop{wait_.stop,
+                                      [this] { waiter_.state.set(GrantWaiter::woken); }};
+        bool listening = wait_.for_holders &&
+                         (wants_listening() ? keeper_.listen(wait_.deadline) : keeper_.listens());
+        Backoff pauses{std::chrono::milliseconds{50}, std::hash<std::string>{}(tenure_->token())};
+        for (;;) {
+            if (listening) stand();
+            const std::optional<AcquireAnswer> answer = ask();
+            if (!answer) return false;
+            if (answer->outcome == AcquireAnswer::Outcome::granted) return true;
+            if (answer->outcome == AcquireAnswer::Outcome::late) {
+                if (!limit().expired()) continue;
+                throw LockError(LockErrc::backend_unavailable,
+                                keeper_.endpoint.to_string() + ": the request for '" +
+                                    tenure_->name() + "' was executed too late");
+            }
+            contended_ = true;
+            if (!wait_.for_holders || over()) return false;
+            if (!listening) {
+                listening = keeper_.listen(wait_.deadline);
+                if (!listening)
+                    sleep(std::min<std::chrono::nanoseconds>(
+                        pauses.next(), std::max(answer->left, std::chrono::milliseconds{1})));
+            } else if (await_grant(*answer)) {
+                return true;
+            }
+            if (over()) return false;
+            reach_ = Deadline::after(keeper_.options.patience);
+        }
+    }
+
+    /// Whether somebody else held it when it was first asked for.
+    [[nodiscard]] bool contended() const noexcept { return contended_; }
+    /// Whether it was handed over.
+    [[nodiscard]] bool handed_over() const noexcept { return handed_over_; }
+
+  private:
+    [[nodiscard]] const LeaseOptions& options() const noexcept {
+        return tenure_->identity().options;
+    }
+    // What is retained must be given back when it is wanted.
+    [[nodiscard]] bool wants_listening() const noexcept {
+        return options().retain != options().retain.zero();
+    }
+    [[nodiscard]] bool over() const noexcept {
+        return wait_.deadline.expired() || wait_.stop.stop_requested();
+    }
+    [[nodiscard]] Deadline limit() const {
+        return wait_.deadline.is_never() ? reach_ : caller_.limit(wait_.deadline);
+    }
+
+    void stand() {
+        if (standing_) return;
+        tenure_->stand_as(make_waiter(*tenure_, keeper_.options.grant_ttl, block_, text_));
+        // Before it asks, for a grant may overtake the answer.
+        keeper_.wait_for_grant(tenure_->token(), waiter_);
+        standing_ = true;
+    }
+
+    // Returns: nothing if the time was over, and it was held when it was last seen.
+    [[nodiscard]] std::optional<AcquireAnswer> ask() {
+        std::optional<AcquireAnswer> acquired;
+        const Answer answer = caller_.run(
+            keeper_.acquire_loaded, limit(),
+            [&](Call call, BootTime give_up) {
+                return acquire_command(call, *tenure_, keeper_.name.prefix, text_,
+                                       keeper_.clock.at(give_up), block_, tenure_->waiter());
+            },
+            [&](const Reply& reply) {
+                acquired = read_acquire(reply);
+                return acquired.has_value();
+            });
+        if (answer.retry.maybe_executed()) tenure_->mark_doubtful();
+        if (!answer.ok) {
+            const LockError error =
+                caller_.failure(answer, "cannot acquire '" + tenure_->name() + '\'');
+            if (contended_ && over() && error.code() == LockErrc::backend_unavailable) return {};
+            throw error;
+        }
+        keeper_.clock.learn(acquired->time, answer.sent);
+        asked_ = answer.sent;
+        answered_ = acquired->time;
+        connection_ = answer.connection;
+        if (acquired->outcome != AcquireAnswer::Outcome::granted) return acquired;
+        if (obtain({acquired->fence, acquired->fences, answer.sent, options().ttl, {}})) {
+            return acquired;
+        }
+        throw LockError(LockErrc::validity_exhausted,
+                        "'" + tenure_->name() +
+                            "' was acquired, but the answer took longer than its lease of " +
+                            std::to_string(options().ttl.count()) +
+                            " ms is valid; ask for a longer ttl");
+    }
+
+    // Returns: whether it was granted, in time; otherwise, it asks again.
+    [[nodiscard]] bool await_grant(const AcquireAnswer& answer) {
+        const auto pause = ask_again_after(answer.left, answer.rank, keeper_.options.grant_ttl);
+        // Those who wait for one lease to run out do not ask all at once.
+        const auto spread =
+            std::min<std::chrono::nanoseconds>(pause / 16, std::chrono::milliseconds{20});
+        const auto part =
+            static_cast<std::int64_t>(std::hash<std::string>{}(tenure_->token()) % 1024U);
+        sleep(pause + spread / 1024 * part);
+        const std::optional<Message> message = keeper_.take_grant(waiter_);
+        if (!message) return false;
+        // Of another server, perhaps, which must confirm it.
+        if (keeper_.pipeline.connections() != connection_) return false;
+        if (!obtain(grant_by_message(*message, asked_, answered_, waiter_.received))) return false;
+        handed_over_ = true;
+        return true;
+    }
+
+    [[nodiscard]] bool obtain(const Grant& grant) {
+        if (!tenure_->granted(grant, detail::BootClock::now())) return false;
+        if (standing_) keeper_.settle(tenure_->token());
+        keeper_.watch(tenure_, grant.since);
+        obtained_ = true;
+        return true;
+    }
+
+    void sleep(std::chrono::nanoseconds duration) {
+        if (wait_.stop.stop_requested()) return;
+        waiter_.state.wait_while(GrantWaiter::waiting,
+                                 std::min(wait_.deadline, Deadline::after(duration)));
+    }
+
+    void give_up() noexcept {
+        try {
+            if (tenure_->doubtful()) {
+                keeper_.unwatch(*tenure_);
+                keeper_.cancel_later(tenure_);
+            } else if (standing_ || tenure_->deadline() != BootTime{}) {
+                keeper_.release(tenure_, nullptr);
+            }
+        } catch (const std::exception&) {
+            // Out of memory: it ends with its time to live, and a waiter when it is not heard.
+        }
+    }
+
+    KeeperState& keeper_;
+    Caller caller_;
+    const std::shared_ptr<Tenure> tenure_;
+    const std::string text_;
+    const std::uint64_t block_;
+    const Wait& wait_;
+    Deadline reach_;
+    GrantWaiter waiter_;
+    bool standing_ = false;
+    bool obtained_ = false;
+    bool contended_ = false;
+    bool handed_over_ = false;
+    // The last answer, and the request for it.
+    BootTime asked_{};
+    ServerTime answered_{};
+    std::uint64_t connection_ = 0;
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_ACQUISITION_HPP

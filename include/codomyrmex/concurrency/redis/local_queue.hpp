@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+//
+// The threads of one process that want one name, without I/O. One of them at a time asks the server
+// or has the lease; the others stand in line here, first come first served, and only the first will
+// stand in the server's queue. A lease that is given back goes straight to the next in line, for a
+// bounded run, or is retained for whoever comes next.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUE_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUE_HPP
+
+#include <codomyrmex/concurrency/detail/wait_word.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace codomyrmex::concurrency::redis {
+
+/// A thread in line.
+struct LocalWaiter {
+    static constexpr std::uint32_t waiting = 0;
+    static constexpr std::uint32_t asks = 1;  ///< it is its turn to ask the server
+    static constexpr std::uint32_t has = 2;   ///< `tenure` is its own
+    static constexpr std::uint32_t left = 3;  ///< it was told to give up
+
+    explicit LocalWaiter(const LockIdentity& wanted) noexcept : identity{wanted} {}
+
+    const LockIdentity& identity;
+    detail::WaitWord state{waiting};
+    std::shared_ptr<Tenure> tenure{};
+};
+
+/// Not thread-safe. A waiter must take the lock that guards this before it goes.
+class LocalQueue {
+  public:
+    enum class Entry : std::uint8_t {
+        asks,  ///< go and ask the server; asked() must follow
+        has,   ///< the waiter has the lease that was retained
+        line,  ///< stands in line
+        busy,  ///< it is taken, and the caller will not wait
+    };
+
+    /// A thread comes. If it may not use the lease that is retained, it finds that in its `tenure`,
+    /// to be given back, and asks.
+    [[nodiscard]] Entry enter(LocalWaiter& waiter, bool may_wait, BootTime now) {
+        if (in_use_ && !in_use_->valid_at(now)) next_asks();
+        if (busy_ || !line_.empty()) {
+            if (!may_wait) return Entry::busy;
+            line_.push_back(&waiter);
+            return Entry::line;
+        }
+        busy_ = true;
+        if (retained_) {
+            waiter.tenure = std::move(retained_);
+            retained_ = nullptr;
+            if (alike(waiter.tenure->identity(), waiter.identity) && usable(*waiter.tenure, now)) {
+                in_use_ = waiter.tenure;
+                return Entry::has;
+            }
+        }
+        return Entry::asks;
+    }
+
+    /// A thread in line gives up. Returns: false if it is not in line: its turn has come.
+    [[nodiscard]] bool leave(LocalWaiter& waiter) {
+        const auto found = std::ranges::find(line_, &waiter);
+        if (found == line_.end()) return false;
+        line_.erase(found);
+        return true;
+    }
+
+    /// The one that asks has got `tenure`; or nothing, and it is the next one's turn.
+    void asked(std::shared_ptr<Tenure> tenure, BootTime now) {
+        in_use_ = std::move(tenure);
+        run_ = 0;
+        run_began_ = now;
+        if (!in_use_) next_asks();
+    }
+
+    enum class GivenBack : std::uint8_t {
+        release,   ///< give it back to the server, then call next_asks()
+        foreign,   ///< give it back to the server; it was lost here before
+        handed,    ///< the next in line has it
+        retained,  ///< it is kept
+    };
+
+    /// Whoever has `tenure` is done with it. `may_retain`: that it may be kept.
+    [[nodiscard]] GivenBack give_back(const std::shared_ptr<Tenure>& tenure, bool may_retain,
+                                      BootTime now) {
+        if (in_use_ != tenure) return GivenBack::foreign;
+        if (!line_.empty()) {
+            LocalWaiter& next = *line_.front();
+            if (!may_hand_on(*tenure, next.identity, now)) return GivenBack::release;
+            ++run_;
+            line_.pop_front();
+            next.tenure = tenure;
+            next.state.set(LocalWaiter::has);
+            return GivenBack::handed;
+        }
+        if (!may_retain || !usable(*tenure, now)) return GivenBack::release;
+        retained_ = std::move(in_use_);
+        in_use_ = nullptr;
+        busy_ = false;
+        return GivenBack::retained;
+    }
+
+    /// The lease is with nobody here any more: the first in line goes and asks.
+    void next_asks() {
+        in_use_ = nullptr;
+        busy_ = !line_.empty();
+        if (!busy_) return;
+        LocalWaiter& next = *line_.front();
+        line_.pop_front();
+        next.state.set(LocalWaiter::asks);
+    }
+
+    /// `tenure` is lost, whether in use or retained.
+    void lost(const std::shared_ptr<Tenure>& tenure) {
+        if (retained_ == tenure) retained_ = nullptr;
+        if (in_use_ == tenure) next_asks();
+    }
+
+    /// The lease that is retained, which is so no longer; null if there is none.
+    [[nodiscard]] std::shared_ptr<Tenure> take_retained() noexcept {
+        return std::exchange(retained_, nullptr);
+    }
+    [[nodiscard]] const std::shared_ptr<Tenure>& retained() const noexcept { return retained_; }
+
+    [[nodiscard]] std::size_t waiting() const noexcept { return line_.size(); }
+    [[nodiscard]] bool idle() const noexcept { return !busy_ && line_.empty() && !retained_; }
+
+  private:
+    [[nodiscard]] static bool alike(const LockIdentity& a, const LockIdentity& b) noexcept {
+        return &a == &b ||
+               (a.options.ttl == b.options.ttl && a.options.max_hold == b.options.max_hold &&
+                a.options.retain == b.options.retain);
+    }
+
+    // With time and a fencing token for one more.
+    [[nodiscard]] static bool usable(const Tenure& tenure, BootTime now) noexcept {
+        return tenure.has_fence() && !tenure.doubtful() && tenure.valid_at(now) &&
+               tenure.deadline() - now > tenure.term() / 3;
+    }
+
+    [[nodiscard]] bool may_hand_on(const Tenure& tenure, const LockIdentity& next,
+                                   BootTime now) const noexcept {
+        const LeaseOptions& options = tenure.identity().options;
+        return run_ < options.max_local_handovers && now - run_began_ < options.max_local_run &&
+               alike(tenure.identity(), next) && usable(tenure, now);
+    }
+
+    bool busy_ = false;  // somebody asks or has it
+    std::shared_ptr<Tenure> in_use_;
+    std::shared_ptr<Tenure> retained_;
+    std::deque<LocalWaiter*> line_;
+    int run_ = 0;
+    BootTime run_began_{};
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUE_HPP

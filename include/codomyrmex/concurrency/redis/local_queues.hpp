@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+//
+// The lines of this process, by name: a LocalQueue for each name that somebody wants, has or
+// retains here. A name that nobody uses costs nothing.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUES_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUES_HPP
+
+#include <codomyrmex/concurrency/redis/grant.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/local_queue.hpp>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace codomyrmex::concurrency::redis {
+
+/// Threads: safe.
+class LocalQueues {
+  public:
+    /// The line for one name. `mutex` guards the rest.
+    struct Line {
+        std::mutex mutex{};
+        LocalQueue queue{};
+        std::string failure{};  ///< why the last to ask had no answer; empty if it had
+        BootTime retained_until{};
+        BootTime not_retained_before{};  ///< somebody elsewhere wanted it of late
+        bool timed = false;              ///< the keeper will look at it
+
+      private:
+        friend class LocalQueues;
+        std::size_t users = 0;  // guarded by the shard
+    };
+
+    /// The line of the lock `key`, which stays until leave() was called as often.
+    [[nodiscard]] std::shared_ptr<Line> come(const std::string& key) {
+        Shard& shard = shard_of(key);
+        const std::lock_guard guard{shard.mutex};
+        std::shared_ptr<Line>& line = shard.lines[key];
+        if (!line) line = std::make_shared<Line>();
+        ++line->users;
+        return line;
+    }
+
+    /// The line of the lock `key`, if there is one.
+    [[nodiscard]] std::shared_ptr<Line> find(const std::string& key) const {
+        const Shard& shard = shard_of(key);
+        const std::lock_guard guard{shard.mutex};
+        const auto found = shard.lines.find(key);
+        return found == shard.lines.end() ? nullptr : found->second;
+    }
+
+    /// Requires: the caller does not hold the line's mutex.
+    void leave(const std::string& key) noexcept {
+        Shard& shard = shard_of(key);
+        const std::lock_guard guard{shard.mutex};
+        const auto found = shard.lines.find(key);
+        if (found == shard.lines.end()) return;
+        --found->second->users;
+        sweep(shard, found);
+    }
+
+    /// `tenure` is lost: who stands in line for it has another chance.
+    void lost(const std::shared_ptr<Tenure>& tenure) {
+        const auto line = find(tenure->identity().lock_key);
+        if (!line) return;
+        {
+            const std::lock_guard guard{line->mutex};
+            line->queue.lost(tenure);
+        }
+        tidy(tenure->identity().lock_key);
+    }
+
+    /// Somebody elsewhere wants the lock `key`. Returns: the lease that was retained and is to be
+    /// given back, if there is one.
+    [[nodiscard]] std::shared_ptr<Tenure> wanted(const std::string& key, BootTime now) {
+        const auto line = find(key);
+        if (!line) return nullptr;
+        const std::lock_guard guard{line->mutex};
+        line->not_retained_before = now + std::chrono::seconds{1};
+        return line->queue.take_retained();
+    }
+
+    /// All leases that are retained, which are so no longer.
+    [[nodiscard]] std::vector<std::shared_ptr<Tenure>> take_retained() {
+        std::vector<std::shared_ptr<Tenure>> taken;
+        for (Shard& shard : shards_) {
+            const std::lock_guard guard{shard.mutex};
+            for (auto& [key, line] : shard.lines) {
+                const std::lock_guard inner{line->mutex};
+                if (auto tenure = line->queue.take_retained()) taken.push_back(std::move(tenure));
+            }
+        }
+        return taken;
+    }
+
+    struct TimeOut {
+        std::shared_ptr<Tenure> tenure{};  ///< was retained for long enough: give it back
+        std::optional<BootTime> again{};   ///< when to look again
+    };
+
+    /// What a timer of the line `key` finds at `now`.
+    [[nodiscard]] TimeOut time_out(const std::string& key, BootTime now) {
+        TimeOut found;
+        if (const auto line = find(key)) {
+            const std::lock_guard guard{line->mutex};
+            const BootTime due =
+                line->queue.retained() ? line->retained_until : line->not_retained_before;
+            if (due > now) {
+                found.again = due;
+                return found;
+            }
+            line->timed = false;
+            found.tenure = line->queue.take_retained();
+        }
+        tidy(key);
+        return found;
+    }
+
+    /// How many leases are retained.
+    [[nodiscard]] std::size_t retained() const {
+        std::size_t count = 0;
+        for (const Shard& shard : shards_) {
+            const std::lock_guard guard{shard.mutex};
+            for (const auto& [key, line] : shard.lines) {
+                const std::lock_guard inner{line->mutex};
+                if (line->queue.retained()) ++count;
+            }
+        }
+        return count;
+    }
+
+  private:
+    struct Shard {
+        mutable std::mutex mutex;
+        std::unordered_map<std::string, std::shared_ptr<Line>> lines;
+    };
+
+    void tidy(const std::string& key) noexcept {
+        Shard& shard = shard_of(key);
+        const std::lock_guard guard{shard.mutex};
+        const auto found = shard.lines.find(key);
+        if (found != shard.lines.end()) sweep(shard, found);
+    }
+
+    static void sweep(Shard& shard,
+                      std::unordered_map<std::string, std::shared_ptr<Line>>::iterator found) {
+        if (found->second->users != 0) return;
+        {
+            const std::lock_guard guard{found->second->mutex};
+            if (!found->second->queue.idle() || found->second->timed) return;
+        }
+        shard.lines.erase(found);
+    }
+
+    [[nodiscard]] Shard& shard_of(const std::string& key) noexcept {
+        return shards_[std::hash<std::string>{}(key) % shards_.size()];
+    }
+    [[nodiscard]] const Shard& shard_of(const std::string& key) const noexcept {
+        return shards_[std::hash<std::string>{}(key) % shards_.size()];
+    }
+
+    std::array<Shard, 16> shards_;
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_QUEUES_HPP

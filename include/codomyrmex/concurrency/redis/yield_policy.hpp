@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+//
+// Whether to let other threads go first, which pays while they are about to send requests that can
+// share a write, and costs a time slice beside a thread that computes. Learns from what each yield
+// brought and how long it took: one that brought nothing, or took longer than it saved, is not
+// tried again for a while, which doubles each time. Without I/O and without a clock.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace codomyrmex::concurrency::redis {
+
+/// Threads: safe; what two threads learn at the same time may be lost, which does no harm.
+class YieldPolicy {
+  public:
+    /// What a request saves that shares the write and the read of another: about two system calls
+    /// and a change of threads.
+    static constexpr std::chrono::microseconds saving{20};
+
+    /// Whether to yield this time.
+    [[nodiscard]] bool worth_it() noexcept {
+        const std::uint32_t left = skip_.load(std::memory_order_relaxed);
+        if (left == 0) return true;
+        skip_.store(left - 1, std::memory_order_relaxed);
+        return false;
+    }
+
+    /// A yield took so long and brought so many requests.
+    void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
+        const auto saved = saving * static_cast<std::int64_t>(gained);
+        if (gained != 0 && took <= saved * 2) {
+            penalty_.store(0, std::memory_order_relaxed);
+            return;
+        }
+        // A slice that somebody else computed away costs hundreds of what a vain yield costs.
+        const std::uint32_t step = took > 25 * saving ? 64 : 1;
+        const std::uint32_t old = penalty_.load(std::memory_order_relaxed);
+        const std::uint32_t next = std::clamp(old * 2, step, longest);
+        penalty_.store(next, std::memory_order_relaxed);
+        skip_.store(next, std::memory_order_relaxed);
+    }
+
+  private:
+    static constexpr std::uint32_t longest = 1024;
+
+    std::atomic<std::uint32_t> skip_{0};
+    std::atomic<std::uint32_t> penalty_{0};
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
