@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
@@ -141,14 +142,34 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     check_final(server.url("poor:pw"), LockErrc::backend_refused, "can't run this command");
     server.command({"ACL", "SETUSER", "poorer", "on", ">pw", "~codomyrmex:*", "+ping"});
     check_final(server.url("poorer:pw"), LockErrc::backend_refused, "NOPERM");
-    server.command({"ACL",   "SETUSER", "least", "on",    ">pw",     "~codomyrmex:*",  "+evalsha",
-                    "+eval", "+get",    "+set",  "+del",  "+pttl",   "+pexpire",       "+incrby",
-                    "+zrem", "+time",   "+ping", "+auth", "+select", "+client|setname"});
+    std::vector<std::string> rights{"ACL", "SETUSER", "least", "on", ">pw", "~codomyrmex:*"};
+    for (const char* right :
+         {"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+pttl", "+pexpire", "+incrby",
+          "+zadd", "+zrem", "+zrange", "+zrank", "+zscore", "+zcard", "+ping", "+auth", "+select",
+          "+client|setname"}) {
+        rights.emplace_back(right);
+    }
+    const bool may_publish = GENERATE(true, false);
+    if (may_publish) {
+        for (const char* right :
+             {"&codomyrmex:*", "+publish", "+subscribe", "+pubsub|numsub"}) {
+            rights.emplace_back(right);
+        }
+    }
+    server.command(rights);
     RedisClient client{server.url("least:pw")};
     client.ping();
     RedisLock lock{"name", client, {.ttl = 600ms}};
     Lease lease = lock.lease();
     CHECK_FALSE(lock.try_lock());
+    // Without the right to publish, waiting is asking again and again.
+    RedisClient other{server.url("least:pw")};
+    RedisLock same{"name", other, {.ttl = 600ms}};
+    CHECK_FALSE(same.try_lock_for(30ms));
+    std::jthread waiter{[&] {
+        same.lock();
+        same.unlock();
+    }};
     const auto renewals = client.stats().renewals;
     const Deadline deadline = Deadline::after(10s);
     while (client.stats().renewals < renewals + 3 && !deadline.expired()) {
@@ -156,6 +177,8 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     }
     CHECK(lease.valid());
     CHECK(lease.release());
+    waiter.join();
+    CHECK(other.stats().grants == (may_publish ? 1 : 0));
 }
 
 TEST_CASE("a server without the command ends it at once") {

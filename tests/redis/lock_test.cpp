@@ -86,29 +86,14 @@ TEST_CASE("what is held elsewhere is contention: false, no error, error codes cl
     CHECK_FALSE(lock.try_lock_for(-1h));
     CHECK_FALSE(lock.try_lock_until(std::chrono::system_clock::time_point{}));
     CHECK(client.acquires().size() == 4);
-    CHECK(client.pauses().empty());
+    for (const redis::Wait& wait : client.acquires())
+        CHECK_FALSE(wait.for_holders);
     std::error_code code = LockErrc::not_held;
     CHECK_FALSE(lock.try_lock(code));
     CHECK_FALSE(code);
     CHECK_FALSE(lock.try_lease(code));
     CHECK_FALSE(code);
     CHECK(client.releases().empty());
-}
-
-TEST_CASE("waiting asks again after pauses no longer than the holder's lease") {
-    FakeClient client;
-    client.hold_elsewhere("name", 3ms);
-    int pauses = 0;
-    client.on_pause([&] {
-        if (++pauses == 20) client.free("name");
-    });
-    FakeLock lock{"name", client};
-    lock.lock();
-    CHECK(lock.valid());
-    CHECK(client.pauses().size() == 20);
-    for (const auto pause : client.pauses())
-        CHECK((pause > 0ns && pause <= 3ms));
-    lock.unlock();
 }
 
 TEST_CASE("waiting ends by its deadline") {
@@ -120,6 +105,23 @@ TEST_CASE("waiting ends by its deadline") {
     CHECK_FALSE(acquired);
     CHECK(took >= 30ms);
     CHECK(took < 2s);
+}
+
+TEST_CASE("waiting ends when it is asked to stop") {
+    FakeClient client;
+    client.hold_elsewhere("name");
+    FakeLock lock{"name", client};
+    std::stop_source source;
+    std::atomic<bool> acquired{true};
+    std::thread waiter{[&] { acquired = lock.lock(source.get_token()); }};
+    CHECK(eventually([&] { return client.acquires().size() == 1; }));
+    source.request_stop();
+    waiter.join();
+    CHECK_FALSE(acquired);
+    CHECK_FALSE(lock.lease(source.get_token()));
+    CHECK_FALSE(lock.try_lock_for(1h, source.get_token()));
+    CHECK_FALSE(lock.try_lease_until(std::chrono::steady_clock::now() + 1h, source.get_token()));
+    CHECK_FALSE(lock.valid());
 }
 
 TEST_CASE("a timeout too large for the clock waits for good") {
@@ -256,45 +258,6 @@ TEST_CASE("threads that share a lock exclude each other and all get their turn")
         each.join();
     CHECK(most == 1);
     CHECK(total == 800);
-}
-
-TEST_CASE("no waiting thread sleeps on when the server does not answer the one that asks") {
-    FakeClient client;
-    client.set_patience(50ms);
-    client.on_acquire([] {
-        std::this_thread::sleep_for(50ms);
-        throw LockError(LockErrc::backend_unavailable, "no answer");
-    });
-    FakeLock lock{"name", client};
-    std::atomic<int> failed{0};
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 6; ++i) {
-        threads.emplace_back([&] {
-            std::error_code code;
-            lock.lock(code);
-            if (code == LockErrc::backend_unavailable) ++failed;
-        });
-    }
-    for (std::thread& each : threads)
-        each.join();
-    CHECK(failed == 6);
-}
-
-TEST_CASE("a waiting thread gets its turn when the hold of another is lost and never unlocked") {
-    FakeClient client;
-    FakeLock lock{"name", client, {.ttl = 100ms}};
-    lock.lock();
-    std::atomic<bool> holds{false};
-    std::thread waiter{[&] {
-        holds = lock.try_lock_for(10s);
-        if (holds) lock.unlock();
-    }};
-    client.free("name");  // the fake never renews: the lease of 100 ms runs out
-    waiter.join();
-    CHECK(holds);
-    std::error_code code;
-    lock.unlock(code);
-    CHECK(code == LockErrc::lease_lost);
 }
 
 TEST_CASE("a lease outlives its lock, and the lock does not hold what it gave away") {
@@ -515,9 +478,9 @@ TEST_CASE("a loss that the release finds is told by it and by the stop token") {
     CHECK(token.stop_requested());
     lock.lock();
     server.command({"DEL", lock_key});
-    std::error_code code;
-    lock.unlock(code);
-    CHECK(code == LockErrc::lease_lost);
+    // An unlock does not wait for the answer: the hooks and the counts tell.
+    lock.unlock();
+    CHECK(eventually([&] { return client.stats().leases_lost == 2; }));
 }
 
 TEST_CASE("max_hold ends the renewals, and the lease with them") {
@@ -568,7 +531,7 @@ TEST_CASE("an acquire whose reply was lost is resolved by its token") {
     std::error_code code;
     lock.unlock(code);
     CHECK_FALSE(code);
-    CHECK(server.command({"EXISTS", lock_key}).number == 0);
+    CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }));
 }
 
 TEST_CASE("a release whose reply was lost is unknown, and the lock is free") {
@@ -653,7 +616,7 @@ TEST_CASE("ten leases are renewed over one connection beside the commands") {
         leases.push_back(RedisLock{std::to_string(i), client, {.ttl = 900ms}}.lease());
     }
     CHECK(eventually([&] { return client.stats().renewals >= 40; }));
-    CHECK(client.stats().connections == 2);
+    CHECK(client.stats().connections == 1);
     for (const Lease& lease : leases)
         CHECK(lease.valid());
     CHECK(client.stats().leases_watched == 10);

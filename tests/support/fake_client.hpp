@@ -7,60 +7,70 @@
 #ifndef CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_FAKE_CLIENT_HPP
 #define CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_FAKE_CLIENT_HPP
 
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
+#include <codomyrmex/concurrency/redis/grant.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/lock.hpp>
+#include <codomyrmex/concurrency/redis/options.hpp>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
 namespace test_support {
 
-/// Copies share the server. Leases are never renewed, so give them time. Threads: safe; the hooks
-/// are set before threads use it and run without a mutex held.
+/// Copies share the server. Leases are never renewed, so give them time. Threads: safe; the hook is
+/// set before threads use it and runs without a mutex held.
 class FakeClient {
-  public:
-    using nanoseconds = std::chrono::nanoseconds;
+    using Hold = codomyrmex::concurrency::redis::Hold;
+    using LockIdentity = codomyrmex::concurrency::redis::LockIdentity;
+    using Released = codomyrmex::concurrency::redis::Released;
+    using Wait = codomyrmex::concurrency::redis::Wait;
 
+  public:
     // --- What a test sets.
 
     /// Called at each acquire, before it is answered; may block, and may throw in its place.
     void on_acquire(std::function<void()> call) { server_->on_acquire = std::move(call); }
-    /// Called in place of each pause; without one a pause lasts as long as it is asked to.
-    void on_pause(std::function<void()> call) { server_->on_pause = std::move(call); }
-    void set_patience(nanoseconds patience) { server_->patience = patience; }
 
-    /// Another process holds `name` under `token`, for so much longer by its own account.
-    void hold_elsewhere(std::string_view name, nanoseconds left = std::chrono::hours{1},
-                        std::string token = "elsewhere") {
+    /// Another process holds `name`.
+    void hold_elsewhere(std::string_view name) {
         const std::lock_guard guard{server_->mutex};
-        server_->keys[std::string{name}] = {std::move(token), left, nullptr};
+        server_->keys[std::string{name}] = {"elsewhere", nullptr};
     }
     /// Whoever holds `name` gives it back.
     void free(std::string_view name) {
         const std::lock_guard guard{server_->mutex};
         server_->keys.erase(std::string{name});
+        server_->changed.notify_all();
     }
     /// The lease of `name` is lost, and its holder is told as the keeper does it.
     void lose(std::string_view name) {
-        std::shared_ptr<codomyrmex::concurrency::redis::Hold> hold;
+        std::shared_ptr<Hold> hold;
         {
             const std::lock_guard guard{server_->mutex};
             hold = server_->keys.at(std::string{name}).hold;
             server_->keys.erase(std::string{name});
+            server_->changed.notify_all();
         }
         hold->lose();
     }
     /// Every release is answered so, whatever it did.
-    void answer_releases(codomyrmex::concurrency::redis::Released answer) {
+    void answer_releases(Released answer) {
         server_->forced = true;
         server_->answer = answer;
     }
@@ -73,56 +83,55 @@ class FakeClient {
         const auto found = server_->keys.find(std::string{name});
         return found == server_->keys.end() ? std::string{} : found->second.token;
     }
-    /// The deadline of each acquire so far, and the length of each pause.
-    [[nodiscard]] std::vector<codomyrmex::concurrency::Deadline> acquires() const {
-        return seen(server_->acquires);
-    }
-    [[nodiscard]] std::vector<nanoseconds> pauses() const { return seen(server_->pauses); }
+    /// How each acquire so far was to wait.
+    [[nodiscard]] std::vector<Wait> acquires() const { return seen(server_->acquires); }
     /// The token of each release so far.
     [[nodiscard]] std::vector<std::string> releases() const { return seen(server_->releases); }
     [[nodiscard]] std::size_t renewals() const { return seen(server_->renewals); }
     [[nodiscard]] std::vector<codomyrmex::concurrency::LockErrc> reports() const {
         return seen(server_->reports);
     }
-    /// How often the lock asked for the patience: once when a call begins, under its mutex, and
-    /// again when it gets its turn.
-    [[nodiscard]] std::size_t patience_asked() const { return seen(server_->patience_asked); }
 
     // --- What a lock needs.
 
-    [[nodiscard]] std::shared_ptr<const codomyrmex::concurrency::redis::LockIdentity> identify(
+    [[nodiscard]] std::shared_ptr<const LockIdentity> identify(
         std::string_view name, codomyrmex::concurrency::LeaseOptions options) const {
-        return std::make_shared<const codomyrmex::concurrency::redis::LockIdentity>(
+        return std::make_shared<const LockIdentity>(
             codomyrmex::concurrency::redis::make_identity("fake:", name, std::move(options)));
     }
 
-    [[nodiscard]] std::shared_ptr<codomyrmex::concurrency::redis::Hold> new_hold(
-        std::shared_ptr<const codomyrmex::concurrency::redis::LockIdentity> identity) {
-        const std::lock_guard guard{server_->mutex};
-        return std::make_shared<codomyrmex::concurrency::redis::Hold>(
-            std::move(identity), "token-" + std::to_string(++server_->tokens));
-    }
-
-    [[nodiscard]] codomyrmex::concurrency::redis::Acquisition acquire(
-        const std::shared_ptr<codomyrmex::concurrency::redis::Hold>& hold,
-        codomyrmex::concurrency::Deadline deadline) {
+    [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
+                                                const Wait& wait) {
+        using codomyrmex::concurrency::redis::Grant;
+        using codomyrmex::concurrency::redis::Tenure;
         {
             const std::lock_guard guard{server_->mutex};
-            server_->acquires.push_back(deadline);
+            server_->acquires.push_back(wait);
         }
         if (server_->on_acquire) server_->on_acquire();
-        const std::lock_guard guard{server_->mutex};
-        const auto [key, free] = server_->keys.try_emplace(hold->name());
-        if (!free) return {false, key->second.left};
-        key->second = {hold->token(), hold->ttl(), hold};
+        std::unique_lock guard{server_->mutex};
+        auto& keys = server_->keys;
+        const std::stop_callback stop{wait.stop, [this] { server_->changed.notify_all(); }};
+        while (keys.count(identity->name) != 0) {
+            if (!wait.for_holders || wait.deadline.expired() || wait.stop.stop_requested()) {
+                return nullptr;
+            }
+            // In slices, so that a stop request is seen.
+            server_->changed.wait_for(guard, std::chrono::milliseconds{1});
+        }
+        auto tenure =
+            std::make_shared<Tenure>(identity, "token-" + std::to_string(++server_->tokens));
         const auto now = codomyrmex::concurrency::detail::BootClock::now();
-        return {hold->granted(++server_->fence, now, now), {}};
+        if (!tenure->granted(Grant{++server_->fence, 1, now, tenure->ttl(), {}}, now)) {
+            return nullptr;
+        }
+        auto hold = std::make_shared<Hold>(tenure, false);
+        keys[identity->name] = {tenure->token(), hold};
+        return hold;
     }
 
-    [[nodiscard]] codomyrmex::concurrency::redis::Released release(
-        const std::shared_ptr<codomyrmex::concurrency::redis::Hold>& hold,
-        codomyrmex::concurrency::Deadline) {
-        using codomyrmex::concurrency::redis::Released;
+    [[nodiscard]] Released release(const std::shared_ptr<Hold>& hold,
+                                   codomyrmex::concurrency::Deadline) {
         const bool valid = hold->valid();
         hold->end();
         const std::lock_guard guard{server_->mutex};
@@ -130,27 +139,20 @@ class FakeClient {
         const auto key = server_->keys.find(hold->name());
         const bool ours = key != server_->keys.end() && key->second.token == hold->token();
         if (ours) server_->keys.erase(key);
+        server_->changed.notify_all();
         if (server_->forced) return server_->answer;
         return valid && ours ? Released::ours : Released::lost;
     }
 
-    codomyrmex::concurrency::redis::Released release_quietly(
-        const std::shared_ptr<codomyrmex::concurrency::redis::Hold>& hold) noexcept {
+    Released give_back(const std::shared_ptr<Hold>& hold) noexcept {
         return release(hold, codomyrmex::concurrency::Deadline::never());
     }
 
-    [[nodiscard]] bool renew(const std::shared_ptr<codomyrmex::concurrency::redis::Hold>& hold,
-                             codomyrmex::concurrency::Deadline) {
+    [[nodiscard]] bool renew(const std::shared_ptr<Hold>& hold, codomyrmex::concurrency::Deadline) {
         const auto now = codomyrmex::concurrency::detail::BootClock::now();
         const std::lock_guard guard{server_->mutex};
         ++server_->renewals;
-        return hold->renewed(now, now);
-    }
-
-    [[nodiscard]] nanoseconds patience() const {
-        const std::lock_guard guard{server_->mutex};
-        ++server_->patience_asked;
-        return server_->patience;
+        return hold->tenure()->renewed(now, now);
     }
 
     void report(codomyrmex::concurrency::LockErrc errc, const std::string&) {
@@ -158,39 +160,26 @@ class FakeClient {
         server_->reports.push_back(errc);
     }
 
-    void pause(nanoseconds duration) {
-        {
-            const std::lock_guard guard{server_->mutex};
-            server_->pauses.push_back(duration);
-        }
-        if (server_->on_pause) return server_->on_pause();
-        std::this_thread::sleep_for(duration);
-    }
-
   private:
     struct Key {
         std::string token;
-        nanoseconds left{};
-        std::shared_ptr<codomyrmex::concurrency::redis::Hold> hold{};
+        std::shared_ptr<Hold> hold;
     };
 
     struct Server {
         std::function<void()> on_acquire;
-        std::function<void()> on_pause;
         bool forced = false;
-        codomyrmex::concurrency::redis::Released answer{};
-        nanoseconds patience = std::chrono::seconds{10};
+        Released answer{};
 
-        std::mutex mutex;  // guards all below, and `patience`
+        std::mutex mutex;  // guards all below
+        std::condition_variable changed;
         std::map<std::string, Key> keys;
         std::uint64_t tokens = 0;
         std::uint64_t fence = 0;
-        std::vector<codomyrmex::concurrency::Deadline> acquires;
-        std::vector<nanoseconds> pauses;
+        std::vector<Wait> acquires;
         std::vector<std::string> releases;
         std::vector<codomyrmex::concurrency::LockErrc> reports;
         std::size_t renewals = 0;
-        std::size_t patience_asked = 0;
     };
 
     template <class T>

@@ -156,8 +156,12 @@ class Connection {
         const auto got = socket_.receive_now(
             [this](const char* bytes, std::size_t size) { reader_.feed(bytes, size); });
         std::string broken;
-        while (std::optional<Reply> next = reader_.next(broken))
-            take(std::move(*next));
+        for (bool more = got == detail::SocketResult::done; more;) {
+            std::optional<Reply> next = reader_.next(broken);
+            surplus_ = !next || reader_.has_surplus();
+            more = next && surplus_;
+            if (next) take(std::move(*next));
+        }
         if (!broken.empty()) {
             error_ = "protocol error: " + broken;
             return Io::failed;
@@ -166,6 +170,9 @@ class Connection {
         error_ = socket_.error();
         return Io::failed;
     }
+
+    /// Whether receive_ready() was left with a part of a reply.
+    [[nodiscard]] bool has_surplus() const noexcept { return surplus_; }
 
     /// The number of the open file, for poll(); -1 if closed.
     [[nodiscard]] int descriptor() const noexcept { return socket_.descriptor(); }
@@ -185,6 +192,7 @@ class Connection {
         reader_.reset();
         output_.clear();
         outstanding_ = 0;
+        surplus_ = false;
     }
 
   private:
@@ -284,6 +292,7 @@ class Connection {
     detail::ReplyReader reader_;
     std::string output_;
     std::size_t outstanding_ = 0;
+    bool surplus_ = false;
     std::string error_;
 };
 

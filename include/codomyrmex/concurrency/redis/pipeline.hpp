@@ -164,8 +164,6 @@ class Pipeline {
     static constexpr std::chrono::milliseconds look_after{20};
     // A round trip past which a request does not wait for the end of the one under way.
     static constexpr std::chrono::microseconds far_away{300};
-    // After so long without a word the server may have closed the connection.
-    static constexpr std::chrono::milliseconds idle{100};
 
     [[nodiscard]] static Deadline at_once() noexcept {
         return Deadline::after(std::chrono::nanoseconds::zero());
@@ -299,7 +297,7 @@ class Pipeline {
     template <class Tick>
     void step(Lock& lock, Deadline until, Deadline connect_by, Tick& tick, Ended& ended) {
         if (broken_) drop("the connection was given up", ended);
-        if (connected_ && gone_while_idle()) drop("the server closed the connection", ended);
+        if (connected_ && unfit()) drop("the server closed the connection", ended);
         if (!connected_) {
             if (queue_.unsent() == 0 || !connect(lock, connect_by, tick, ended)) return;
         }
@@ -320,7 +318,6 @@ class Pipeline {
         lock.lock();
         if (opened == Io::done) {
             connected_ = true;
-            last_read_ = Deadline::clock::now();
             connections_.fetch_add(1);
             backoff_ = Backoff{};
             return true;
@@ -351,10 +348,9 @@ class Pipeline {
         settle(queue_.disconnect(why), ended);
     }
 
-    [[nodiscard]] bool gone_while_idle() const {
-        return queue_.unanswered() == 0 && Deadline::clock::now() - last_read_ > idle &&
-               !connection_.is_ready();
-    }
+    // Closed meanwhile, or with something in it that nobody asked for. Cost: a system call, but
+    // while replies are owed none: then it would show in their order.
+    [[nodiscard]] bool unfit() const { return queue_.unanswered() == 0 && !connection_.is_ready(); }
 
     // Lets others add what they are about to send, where that was seen to pay.
     void gather(Lock& lock) {
@@ -398,7 +394,7 @@ class Pipeline {
     // The same for who does not drive: without waiting, and what goes wrong is left to the driver.
     void write_now() {
         if (!connected_ || broken_ || sending_ || !output_.empty()) return;
-        if (!driving_ && gone_while_idle()) {
+        if (!driving_ && unfit()) {
             broken_ = true;
             return;
         }
@@ -441,18 +437,19 @@ class Pipeline {
     }
 
     void accept(std::vector<Reply> replies, Io got, Ended& ended) {
+        const bool all = replies.size() == queue_.unanswered();
+        if (replies.size() > queue_.unanswered() || (all && connection_.has_surplus())) {
+            // Which of them answers what is anybody's guess.
+            return drop("the server sent more replies than were asked for", ended);
+        }
         if (!replies.empty()) {
-            last_read_ = Deadline::clock::now();
-            const auto trip = last_read_ - written_;
             // The shortest of late, for a long one may be due to load.
             shortest_trip_ = std::min<std::chrono::nanoseconds>(
-                trip, shortest_trip_ + shortest_trip_ / 16 + std::chrono::microseconds{1});
+                Deadline::clock::now() - written_,
+                shortest_trip_ + shortest_trip_ / 16 + std::chrono::microseconds{1});
         }
-        for (Reply& reply : replies) {
-            RequestPtr request = queue_.answer(std::move(reply));
-            if (!request) return drop("the server sent more replies than were asked for", ended);
-            settle(std::move(request), ended);
-        }
+        for (Reply& reply : replies)
+            settle(queue_.answer(std::move(reply)), ended);
         if (got == Io::failed) drop(connection_.error(), ended);
     }
 
@@ -480,7 +477,6 @@ class Pipeline {
     Deadline reconnect_at_ = at_once();
     Backoff backoff_;
     std::string last_error_;
-    Deadline::clock::time_point last_read_{};
     Deadline::clock::time_point written_{};
     std::chrono::nanoseconds shortest_trip_{0};
 };
