@@ -169,10 +169,10 @@ configure() {
     if [ ! -e "$build/CMakeCache.txt" ] && have ninja; then
         generator='-G Ninja'
     fi
-    # A compiler newer than ours may warn of more; that should stop us, not a user.
+    # A compiler newer than ours may warn of more; that should stop us (.ci/run), not a user.
     # shellcheck disable=SC2086  # two words, or none
     quietly cmake -S "$root" -B "$build" $generator -DCMAKE_BUILD_TYPE=Release \
-        -DCODOMYRMEX_CONCURRENCY_WERROR=OFF "$@"
+        -DCODOMYRMEX_CONCURRENCY_WERROR="${CODOMYRMEX_CONCURRENCY_WERROR:-OFF}" "$@"
 }
 
 # compile TARGET

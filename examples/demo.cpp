@@ -75,7 +75,10 @@ int main(int argc, char** argv) try {
     CLI11_PARSE(app, argc, argv);
 
     if (worker->parsed()) return demo::work(job);
-    return show(std::filesystem::absolute(argv[0]).string(), url);
+    // A bare name was found on the PATH, and will be again.
+    const std::string program{argv[0]};
+    const bool bare = program.find('/') == std::string::npos;
+    return show(bare ? program : std::filesystem::absolute(program).string(), url);
 } catch (const std::exception& error) {
     std::cerr << "error: " << error.what() << '\n';
     return 1;

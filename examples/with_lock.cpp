@@ -11,22 +11,29 @@
 //     69  Redis cannot be reached or refuses  76  the lock was lost while the command ran; it got
 //    126  the command cannot be run               SIGTERM, and SIGKILL after --grace
 //    127  there is no such command
+//
+// Signals are handed on to the command; one that comes while the lock is waited for ends this
+// program. If this program is killed, the command gets SIGTERM (on Linux), for the lock will run
+// out.
 
 #include <codomyrmex/concurrency/redis.hpp>
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fcntl.h>
+#include <future>
 #include <iostream>
 #include <pthread.h>
-#include <spawn.h>
-#include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -34,6 +41,10 @@
 #include <unistd.h>
 #include <utility>
 #include <vector>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 using namespace codomyrmex::concurrency;
 
@@ -76,21 +87,31 @@ int start(std::vector<std::string> command, std::uint64_t fence, const sigset_t&
     for (std::string& word : command)
         words.push_back(word.data());
     words.push_back(nullptr);
+    ::setenv("CODOMYRMEX_FENCE", std::to_string(fence).c_str(), 1);
 
-    std::string token = "CODOMYRMEX_FENCE=" + std::to_string(fence);
-    std::vector<char*> environment{token.data()};
-    for (char** each = environ; *each != nullptr; ++each) {
-        if (!std::string_view{*each}.starts_with("CODOMYRMEX_FENCE=")) environment.push_back(*each);
+    // The other end closes when the command runs; until then it can tell why it does not.
+    std::array<int, 2> pipe{};
+    if (::pipe(pipe.data()) != 0) return errno;
+    ::fcntl(pipe[1], F_SETFD, FD_CLOEXEC);
+    const pid_t parent = ::getpid();
+    child = ::fork();
+    if (child == 0) {
+        ::close(pipe[0]);
+#ifdef __linux__
+        ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+#endif
+        if (::getppid() != parent) ::_exit(not_obtained);
+        ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+        ::execvp(words.front(), words.data());
+        const int error = errno;
+        ::_exit(::write(pipe[1], &error, sizeof error) == sizeof error ? 127 : 126);
     }
-    environment.push_back(nullptr);
-
-    posix_spawnattr_t attributes;
-    ::posix_spawnattr_init(&attributes);
-    ::posix_spawnattr_setsigmask(&attributes, &mask);
-    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    const int error = ::posix_spawnp(&child, words.front(), nullptr, &attributes, words.data(),
-                                     environment.data());
-    ::posix_spawnattr_destroy(&attributes);
+    int error = child < 0 ? errno : 0;
+    ::close(pipe[1]);
+    if (child > 0 && ::read(pipe[0], &error, sizeof error) == sizeof error) {
+        ::waitpid(child, nullptr, 0);
+    }
+    ::close(pipe[0]);
     return error;
 }
 
@@ -133,7 +154,14 @@ int attend(pid_t child, const Lease& lease, std::chrono::milliseconds grace) {
 
 int run(RedisLock& lock, std::chrono::milliseconds wait, std::chrono::milliseconds grace,
         const std::vector<std::string>& command, const sigset_t& mask) {
-    Lease lease = lock.try_lease_for(wait);
+    // Until the lock is held, signals end this program as any other: the waiting is left to a
+    // thread that has them blocked, as all threads but this one have.
+    auto waiting = std::async(std::launch::async, [&] { return lock.try_lease_for(wait); });
+    sigset_t blocked;
+    ::pthread_sigmask(SIG_SETMASK, &mask, &blocked);
+    waiting.wait();
+    ::pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
+    Lease lease = waiting.get();
     if (!lease) {
         std::cerr << "with_lock: '" << lock.name() << "' is held by another\n";
         return not_obtained;
@@ -164,18 +192,30 @@ int main(int argc, char** argv) try {
     std::string name;
     std::vector<std::string> command;
     app.add_option("--redis", url, "the server, as redis://host:port or unix:///path")
-        ->envname("CODOMYRMEX_REDIS_URL");
-    app.add_option("--ttl", ttl, "how soon others may have the lock if this machine dies");
-    app.add_option("--wait", wait, "how long to wait for the lock");
-    app.add_option("--grace", grace, "from SIGTERM to SIGKILL, if the lock is lost");
-    app.add_option("name", name, "the name of the lock")->required();
-    app.add_option("command", command, "what to run, after --")->required();
+        ->envname("CODOMYRMEX_REDIS_URL")
+        ->type_name("URL")
+        ->capture_default_str();
+    const auto add_time = [&app](const char* option, std::string& time, const char* what) {
+        app.add_option(option, time, what)->type_name("TIME")->capture_default_str();
+    };
+    add_time("--ttl", ttl, "how soon others may have the lock if this machine dies");
+    add_time("--wait", wait, "how long to wait for the lock; 0s: try once");
+    add_time("--grace", grace, "from SIGTERM to SIGKILL, if the lock is lost");
+    app.add_option("NAME", name, "the name of the lock")->required();
+    app.add_option("COMMAND", command, "what to run, after --")->required();
     app.positionals_at_end();
+    app.footer(
+        "Example: with_lock --redis redis://host --wait 1m nightly -- ./backup.sh --all\n"
+        "TIME is 500ms, 30s, 5m or 2h. The command has its fencing token in CODOMYRMEX_FENCE.\n\n"
+        "Exit status: the command's, or 128 and the signal that ended it;\n"
+        "  64 wrong usage   69 no answer from Redis   75 not obtained within --wait\n"
+        "  76 lost while the command ran: it got SIGTERM, and SIGKILL after --grace\n"
+        "  126 the command cannot be run   127 there is no such command");
     try {
         app.parse(argc, argv);
         // Some versions of CLI11 hand the separator on.
         if (command.front() == "--") command.erase(command.begin());
-        if (command.empty()) throw CLI::RequiredError{"command"};
+        if (command.empty()) throw CLI::RequiredError{"COMMAND"};
         const LeaseOptions options{.ttl = duration(ttl), .label = "with_lock"};
         const auto wait_for = duration(wait);
         const auto grace_for = duration(grace);
@@ -184,6 +224,8 @@ int main(int argc, char** argv) try {
         const sigset_t set = waited_signals();
         sigset_t mask;
         ::pthread_sigmask(SIG_BLOCK, &set, &mask);
+        // Who ignores it, which is inherited, is not told how a child ended.
+        ::signal(SIGCHLD, SIG_DFL);
         RedisClient client{url};
         RedisLock lock{name, client, options};
         return run(lock, wait_for, grace_for, command, mask);
@@ -193,7 +235,9 @@ int main(int argc, char** argv) try {
     }
 } catch (const LockError& error) {
     std::cerr << "with_lock: " << error.what() << '\n';
-    return error.code() == LockErrc::invalid_argument ? usage : unavailable;
+    const bool wrong =
+        error.code() == LockErrc::invalid_argument || error.code() == LockErrc::unsupported;
+    return wrong ? usage : unavailable;
 } catch (const std::exception& error) {
     std::cerr << "with_lock: " << error.what() << '\n';
     return unavailable;

@@ -36,6 +36,14 @@ expect 'exit status of the command' 7 "$(status_of "$tool" a -- sh -c 'exit 7')"
 expect 'a command that a signal ended' 137 "$(status_of "$tool" a -- sh -c 'kill -9 $$')"
 expect 'no such command' 127 "$(status_of "$tool" a -- /no/such/command)"
 expect 'a command that is none' 126 "$(status_of "$tool" a -- /etc)"
+cp /bin/true "$folder/not_executable" && chmod a-x "$folder/not_executable"
+expect 'a command that may not run' 126 "$(status_of "$tool" a -- "$folder/not_executable")"
+expect 'a script without a first line' 5 "$(
+    echo 'exit 5' >"$folder/script" && chmod a+x "$folder/script" && status_of "$tool" a -- "$folder/script"
+)"
+expect 'help' 0 "$(status_of "$tool" --help)"
+expect 'help tells of the exit status' yes "$(grep -q 'Exit status' "$folder/out" && echo yes)"
+expect 'a URL that needs TLS' 64 "$(status_of "$tool" --redis rediss://localhost a -- true)"
 expect 'no name' 64 "$(status_of "$tool")"
 expect 'a malformed time' 64 "$(status_of "$tool" --ttl soon a -- true)"
 expect 'a ttl out of bounds' 64 "$(status_of "$tool" --ttl 1ms a -- true)"
@@ -53,6 +61,12 @@ mkfifo "$folder/go"
 holder=$!
 await_file "$folder/inside"
 expect 'held by another' 75 "$(status_of "$tool" --wait 50ms b -- true)"
+"$tool" --wait 1m b -- true &
+waiter=$!
+sleep 0.5
+kill -TERM $waiter
+wait $waiter
+expect 'a signal while it waits ends it' 143 $?
 echo >"$folder/go"
 wait $holder
 expect 'the holder ended well' 0 $?
@@ -63,6 +77,16 @@ await_file "$folder/c"
 kill -TERM $holder
 wait $holder
 expect 'signals are handed on' 9 $?
+
+"$tool" --ttl 1s k -- sh -c "trap ': >$folder/orphan; exit' TERM; : >'$folder/k'; while :; do sleep 0.02; done" &
+holder=$!
+await_file "$folder/k"
+kill -KILL $holder
+wait $holder 2>/dev/null
+if [ "$(uname)" = Linux ]; then
+    await_file "$folder/orphan"
+    echo 'ok: the command does not outlive with_lock unasked'
+fi
 
 "$tool" --ttl 1s d -- sh -c "trap ': >$folder/asked; exit 0' TERM; : >'$folder/d'; while :; do sleep 0.02; done" \
     2>"$folder/err" &
