@@ -20,18 +20,24 @@ using namespace std::chrono_literals;
 
 constexpr BootTime start{1h};
 
-/// A hold of `options`, named and held since `start`. A lease of 1 s is valid for 988 ms.
-std::shared_ptr<Hold> held(const std::string& name, LeaseOptions options = {.ttl = 1s}) {
-    auto hold = std::make_shared<Hold>(
+/// A tenure of `options`, named, and granted at `start` for `granted`; zero: for its whole time to
+/// live. A lease of 1 s is valid for 988 ms.
+std::shared_ptr<Tenure> live(const std::string& name, LeaseOptions options = {.ttl = 1s},
+                             std::chrono::milliseconds granted = 0ms) {
+    auto tenure = std::make_shared<Tenure>(
         std::make_shared<const LockIdentity>(make_identity("p:", name, std::move(options))), name);
-    REQUIRE(hold->granted(1, start, start));
-    return hold;
+    Grant grant;
+    grant.fence = 1;
+    grant.since = start;
+    grant.ttl = granted == 0ms ? tenure->ttl() : granted;
+    REQUIRE(tenure->granted(grant, start));
+    return tenure;
 }
 
 std::vector<std::string> names(const std::vector<Task>& tasks) {
     std::vector<std::string> list;
     for (const Task& task : tasks)
-        list.push_back(task.hold->name());
+        list.push_back(task.tenure->name());
     return list;
 }
 
@@ -50,12 +56,12 @@ TEST_CASE("An empty schedule never has anything due") {
 
 TEST_CASE("Tasks come in the order of their due times, and not before") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    const auto c = held("c");
-    schedule.add({.hold = a}, start + 300ms);
-    schedule.add({.hold = b}, start + 100ms);
-    schedule.add({.hold = c}, start + 200ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    const auto c = live("c");
+    schedule.add({.tenure = a}, start + 300ms);
+    schedule.add({.tenure = b}, start + 100ms);
+    schedule.add({.tenure = c}, start + 200ms);
     CHECK(schedule.count(Duty::renew) == 3);
     CHECK(schedule.count(Duty::release) == 0);
     CHECK(schedule.next_due() == start + 100ms);
@@ -69,12 +75,12 @@ TEST_CASE("Tasks come in the order of their due times, and not before") {
 
 TEST_CASE("What is due within five milliseconds goes in the same write") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    const auto c = held("c");
-    schedule.add({.hold = c}, start + 100ms + 5ms + 1ns);
-    schedule.add({.hold = b}, start + 100ms + 5ms);
-    schedule.add({.hold = a}, start + 100ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    const auto c = live("c");
+    schedule.add({.tenure = c}, start + 100ms + 5ms + 1ns);
+    schedule.add({.tenure = b}, start + 100ms + 5ms);
+    schedule.add({.tenure = a}, start + 100ms);
     CHECK(schedule.take_due(start + 99ms).empty());  // not without something that is due
     CHECK(names(schedule.take_due(start + 100ms).work) == Names{"a", "b"});
     CHECK(schedule.next_due() == start + 105ms + 1ns);
@@ -82,57 +88,57 @@ TEST_CASE("What is due within five milliseconds goes in the same write") {
 
 TEST_CASE("A renewal of which nothing is heard is due again after a third of the time to live") {
     Schedule schedule;
-    const auto hold = held("a", {.ttl = 3s});
-    schedule.add({.hold = hold}, start + 500ms);
+    const auto tenure = live("a", {.ttl = 3s});
+    schedule.add({.tenure = tenure}, start + 500ms);
     CHECK(names(schedule.take_due(start + 500ms).work) == Names{"a"});
     CHECK(schedule.next_due() == start + 1500ms);
     CHECK(names(schedule.take_due(start + 1600ms).work) == Names{"a"});
     CHECK(schedule.next_due() == start + 2600ms);
-    CHECK(schedule.contains(*hold, Duty::renew));
+    CHECK(schedule.contains(*tenure, Duty::renew));
 }
 
 TEST_CASE("A postponed renewal is due then, but not later than its lease runs out") {
     Schedule schedule;
-    const auto hold = held("a");
-    schedule.add({.hold = hold}, start + 100ms);
-    schedule.postpone(*hold, start + 400ms);
+    const auto tenure = live("a");
+    schedule.add({.tenure = tenure}, start + 100ms);
+    schedule.postpone(*tenure, start + 400ms);
     CHECK(schedule.next_due() == start + 400ms);
-    schedule.postpone(*hold, start + 300ms);  // It may also be hastened.
+    schedule.postpone(*tenure, start + 300ms);  // It may also be hastened.
     CHECK(schedule.next_due() == start + 300ms);
-    schedule.postpone(*hold, start + 2s);
+    schedule.postpone(*tenure, start + 2s);
     CHECK(schedule.next_due() == start + 988ms);
 
-    const auto other = held("b");
+    const auto other = live("b");
     schedule.postpone(*other, start);  // It is not there.
     CHECK_FALSE(schedule.contains(*other, Duty::renew));
     CHECK(schedule.next_due() == start + 988ms);
 
-    const auto released = held("c");
-    schedule.add({.hold = released, .duty = Duty::release, .until = start + 5s}, start);
+    const auto released = live("c");
+    schedule.add({.tenure = released, .duty = Duty::release, .until = start + 5s}, start);
     schedule.postpone(*released, start + 2s);  // Its lease does not matter.
-    schedule.remove(*hold);
+    schedule.remove(*tenure);
     CHECK(schedule.next_due() == start + 2s);
 }
 
 TEST_CASE("The last retry is not later than the end of the lease") {
     Schedule schedule;
-    const auto hold = held("a");
-    schedule.add({.hold = hold}, start + 950ms);
+    const auto tenure = live("a");
+    schedule.add({.tenure = tenure}, start + 950ms);
     CHECK(names(schedule.take_due(start + 950ms).work) == Names{"a"});
     CHECK(schedule.next_due() == start + 988ms);
     const auto due = schedule.take_due(start + 988ms);
     CHECK(due.work.empty());
     CHECK(names(due.lost) == Names{"a"});
     CHECK(schedule.next_due() == BootTime::max());
-    CHECK_FALSE(schedule.contains(*hold, Duty::renew));
+    CHECK_FALSE(schedule.contains(*tenure, Duty::renew));
 }
 
 TEST_CASE("An answered renewal is moved to its next time") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    schedule.add({.hold = a}, start + 100ms);
-    schedule.add({.hold = b}, start + 200ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    schedule.add({.tenure = a}, start + 100ms);
+    schedule.add({.tenure = b}, start + 200ms);
     schedule.move(*a, start + 400ms);
     CHECK(schedule.next_due() == start + 200ms);
     schedule.move(*b, start + 500ms);
@@ -142,28 +148,28 @@ TEST_CASE("An answered renewal is moved to its next time") {
     CHECK(names(schedule.take_due(start + 400ms).work) == Names{"a"});
 }
 
-TEST_CASE("Adding a task replaces the one that the same hold has") {
+TEST_CASE("Adding a task replaces the one that the same tenure has") {
     Schedule schedule;
-    const auto hold = held("a");
-    schedule.add({.hold = hold}, start + 100ms);
-    schedule.add({.hold = hold, .duty = Duty::release, .until = start + 2s}, start + 300ms);
+    const auto tenure = live("a");
+    schedule.add({.tenure = tenure}, start + 100ms);
+    schedule.add({.tenure = tenure, .duty = Duty::release, .until = start + 2s}, start + 300ms);
     CHECK(schedule.count(Duty::renew) == 0);
     CHECK(schedule.count(Duty::release) == 1);
-    CHECK_FALSE(schedule.contains(*hold, Duty::renew));
-    CHECK(schedule.contains(*hold, Duty::release));
+    CHECK_FALSE(schedule.contains(*tenure, Duty::renew));
+    CHECK(schedule.contains(*tenure, Duty::release));
     CHECK(schedule.next_due() == start + 300ms);
     const auto due = schedule.take_due(start + 300ms);
     REQUIRE(due.work.size() == 1);
     CHECK(due.work[0].duty == Duty::release);
-    CHECK(due.work[0].hold == hold);
+    CHECK(due.work[0].tenure == tenure);
 }
 
 TEST_CASE("A removed task is not there any more, and removing it again does nothing") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    schedule.add({.hold = a}, start + 100ms);
-    schedule.add({.hold = b}, start + 200ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    schedule.add({.tenure = a}, start + 100ms);
+    schedule.add({.tenure = b}, start + 200ms);
     schedule.remove(*a);
     schedule.remove(*a);
     CHECK(schedule.next_due() == start + 200ms);
@@ -175,10 +181,10 @@ TEST_CASE("A removed task is not there any more, and removing it again does noth
 
 TEST_CASE("Two tasks due at one moment are two") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    schedule.add({.hold = a}, start + 100ms);
-    schedule.add({.hold = b}, start + 100ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    schedule.add({.tenure = a}, start + 100ms);
+    schedule.add({.tenure = b}, start + 100ms);
     CHECK(schedule.take_due(start + 100ms).work.size() == 2);
     schedule.remove(*a);
     CHECK(schedule.contains(*b, Duty::renew));
@@ -187,12 +193,13 @@ TEST_CASE("Two tasks due at one moment are two") {
 
 TEST_CASE("Only what ran out is taken as lost, and only renewals") {
     Schedule schedule;
-    const auto short_lived = held("short");
-    const auto long_lived = held("long", {.ttl = 10s});
-    const auto released = held("released");
-    schedule.add({.hold = short_lived}, start + 100ms);
-    schedule.add({.hold = long_lived}, start + 100ms);
-    schedule.add({.hold = released, .duty = Duty::release, .until = start + 500ms}, start + 100ms);
+    const auto short_lived = live("short");
+    const auto long_lived = live("long", {.ttl = 10s});
+    const auto released = live("released");
+    schedule.add({.tenure = short_lived}, start + 100ms);
+    schedule.add({.tenure = long_lived}, start + 100ms);
+    schedule.add({.tenure = released, .duty = Duty::release, .until = start + 500ms},
+                 start + 100ms);
     CHECK(schedule.take_lost(start + 987ms).empty());
     CHECK(schedule.count(Duty::renew) == 2);
     CHECK(names(schedule.take_lost(start + 988ms)) == Names{"short"});
@@ -203,9 +210,9 @@ TEST_CASE("Only what ran out is taken as lost, and only renewals") {
 
 TEST_CASE("A lease that was closed by whoever looked at it is lost when it comes up") {
     Schedule schedule;
-    const auto hold = held("a");
-    schedule.add({.hold = hold}, start + 100ms);
-    CHECK_FALSE(hold->valid_at(start + 1h));
+    const auto tenure = live("a");
+    schedule.add({.tenure = tenure}, start + 100ms);
+    CHECK_FALSE(tenure->valid_at(start + 1h));
     const auto due = schedule.take_due(start + 100ms);
     CHECK(due.work.empty());
     CHECK(names(due.lost) == Names{"a"});
@@ -213,10 +220,10 @@ TEST_CASE("A lease that was closed by whoever looked at it is lost when it comes
 
 TEST_CASE("Past max_hold a lease is not renewed any more but seen to its end") {
     Schedule schedule;
-    const auto hold = held("a", {.ttl = 1s, .max_hold = 300ms});
-    schedule.add({.hold = hold}, start + 299ms);
+    const auto tenure = live("a", {.ttl = 1s, .max_hold = 300ms});
+    schedule.add({.tenure = tenure}, start + 299ms);
     CHECK(names(schedule.take_due(start + 299ms).work) == Names{"a"});
-    schedule.move(*hold, start + 300ms);
+    schedule.move(*tenure, start + 300ms);
     CHECK(schedule.take_due(start + 300ms).empty());
     CHECK(schedule.next_due() == start + 988ms);
     CHECK(schedule.take_due(start + 987ms).empty());
@@ -225,9 +232,9 @@ TEST_CASE("Past max_hold a lease is not renewed any more but seen to its end") {
 
 TEST_CASE("A release is repeated until the key is gone by itself, and then forgotten") {
     Schedule schedule;
-    const auto hold = held("a");
-    hold->end();  // That the lease is over does not matter to its release.
-    schedule.add({.hold = hold, .duty = Duty::release, .until = start + 2500ms}, start);
+    const auto tenure = live("a");
+    tenure->close();  // That the lease is over does not matter to its release.
+    schedule.add({.tenure = tenure, .duty = Duty::release, .until = start + 2500ms}, start);
     int sent = 0;
     for (BootTime now = start; schedule.next_due() != BootTime::max(); now += 100ms) {
         const auto due = schedule.take_due(now);
@@ -235,18 +242,18 @@ TEST_CASE("A release is repeated until the key is gone by itself, and then forgo
         sent += static_cast<int>(due.work.size());
     }
     CHECK(sent == 3);  // at 0, 1 and 2 s
-    CHECK_FALSE(schedule.contains(*hold, Duty::release));
-    CHECK(hold.use_count() == 1);
+    CHECK_FALSE(schedule.contains(*tenure, Duty::release));
+    CHECK(tenure.use_count() == 1);
 }
 
 TEST_CASE("Releases that were not answered can be taken out at once, due or not") {
     Schedule schedule;
-    const auto a = held("a");
-    const auto b = held("b");
-    const auto c = held("c");
-    schedule.add({.hold = a, .duty = Duty::release, .until = start + 1s}, start + 900ms);
-    schedule.add({.hold = b}, start + 100ms);
-    schedule.add({.hold = c, .duty = Duty::release, .until = start + 1s}, start + 100ms);
+    const auto a = live("a");
+    const auto b = live("b");
+    const auto c = live("c");
+    schedule.add({.tenure = a, .duty = Duty::release, .until = start + 1s}, start + 900ms);
+    schedule.add({.tenure = b}, start + 100ms);
+    schedule.add({.tenure = c, .duty = Duty::release, .until = start + 1s}, start + 100ms);
     CHECK(schedule.take_releases().size() == 2);
     CHECK(schedule.take_releases().empty());
     CHECK(schedule.count(Duty::release) == 0);
@@ -254,13 +261,49 @@ TEST_CASE("Releases that were not answered can be taken out at once, due or not"
     CHECK(schedule.next_due() == start + 100ms);
 }
 
-TEST_CASE("A schedule keeps its holds alive") {
+TEST_CASE(
+    "A lease that was handed over for a short time is renewed by that time, not its longest") {
     Schedule schedule;
-    std::weak_ptr<Hold> watch;
+    const auto tenure = live("a", {.ttl = 30s}, 900ms);
+    schedule.add({.tenure = tenure}, tenure->renewal_due(start));
+    CHECK(schedule.next_due() == start + 300ms);
+    CHECK(names(schedule.take_due(start + 300ms).work) == Names{"a"});
+    CHECK(schedule.next_due() == start + 600ms);
+
+    // The first renewal takes it to its full time.
+    REQUIRE(tenure->renewed(start + 300ms, start + 310ms));
+    schedule.move(*tenure, tenure->renewal_due(start + 300ms));
+    CHECK(schedule.next_due() == start + 10'300ms);
+    CHECK(names(schedule.take_due(start + 10'300ms).work) == Names{"a"});
+    CHECK(schedule.next_due() == start + 20'300ms);
+}
+
+TEST_CASE("What is handed out as work says how long it is to be repeated") {
+    Schedule schedule;
+    const auto tenure = live("a");
+    schedule.add({.tenure = tenure, .duty = Duty::release, .until = start + 2s, .to_the_end = true},
+                 start);
+    const auto due = schedule.take_due(start);
+    REQUIRE(due.work.size() == 1);
+    CHECK(due.work[0].until == start + 2s);
+    CHECK(due.work[0].to_the_end);
+    CHECK_FALSE(due.empty());
+    // One that is answered "not yours" is looked at again; nothing else is due meanwhile.
+    schedule.postpone(*tenure, start + 1s);
+    CHECK(schedule.take_due(start + 999ms).empty());
+    CHECK(schedule.take_due(start + 1s).work.size() == 1);
+    // Past its time nothing is sent any more, and nobody is told of a loss.
+    CHECK(schedule.take_due(start + 2s).empty());
+    CHECK(schedule.count(Duty::release) == 0);
+}
+
+TEST_CASE("A schedule keeps its tenures alive") {
+    Schedule schedule;
+    std::weak_ptr<Tenure> watch;
     {
-        const auto hold = held("a");
-        watch = hold;
-        schedule.add({.hold = hold}, start + 100ms);
+        const auto tenure = live("a");
+        watch = tenure;
+        schedule.add({.tenure = tenure}, start + 100ms);
     }
     CHECK_FALSE(watch.expired());
     schedule.remove(*watch.lock());

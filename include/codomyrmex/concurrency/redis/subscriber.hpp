@@ -50,18 +50,29 @@ class Subscriber {
         connection_.append({"PUBSUB", "NUMSUB", channel});
         connection_.append({"SUBSCRIBE", channel});
         if (connection_.flush(deadline, tick) != Io::done) return fail(connection_.error());
-        for (int i = 0; i < 3; ++i) {
-            Reply reply;
-            const Io got = connection_.receive(reply, deadline, tick);
+        // Messages may follow on the heels of the last answer. They are dropped, as is all that was
+        // published while nobody listened: whoever waits asks again after this.
+        int answers = 0;
+        std::string refusal;
+        while (answers < 3) {
+            Io got = connection_.wait(false, deadline, tick);
+            if (got == Io::done) {
+                got = connection_.receive_ready([&](Reply&& reply) {
+                    if (++answers <= 3 && reply.is_error() && refusal.empty()) {
+                        refusal = std::move(reply.text);
+                    }
+                });
+            }
+            if (!refusal.empty()) {
+                connection_.close();
+                if (classify(refusal).kind == ServerErrorKind::refused) state_ = State::forbidden;
+                return fail(refusal);
+            }
             if (got != Io::done) {
                 connection_.close();
-                return fail("no answer to a subscription in time");
+                return fail(got == Io::failed ? connection_.error()
+                                              : "no answer to a subscription in time");
             }
-            if (!reply.is_error()) continue;
-            connection_.close();
-            if (classify(reply.text).kind == ServerErrorKind::refused) state_ = State::forbidden;
-            error_ = std::move(reply.text);
-            return false;
         }
         state_ = State::open;
         heard_ = Deadline::clock::now();

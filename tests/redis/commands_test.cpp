@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+
+#include <codomyrmex/concurrency/redis/commands.hpp>
+
+#include "support/catch2.hpp"
+
+#include <charconv>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace codomyrmex::concurrency;
+using namespace codomyrmex::concurrency::redis;
+using namespace std::chrono_literals;
+
+using Words = std::vector<std::string>;
+
+/// The words of one command in the server's format; none if it is not exactly one.
+Words decode(std::string_view bytes) {
+    const auto number = [&bytes](char mark) -> std::size_t {
+        std::size_t value = 0;
+        const std::size_t end = bytes.find("\r\n");
+        if (bytes.empty() || bytes[0] != mark || end == bytes.npos) return 0;
+        std::from_chars(bytes.data() + 1, bytes.data() + end, value);
+        bytes.remove_prefix(end + 2);
+        return value;
+    };
+    Words words;
+    const std::size_t count = number('*');
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t size = number('$');
+        if (bytes.size() < size + 2 || bytes.substr(size, 2) != "\r\n") return {};
+        words.emplace_back(bytes.substr(0, size));
+        bytes.remove_prefix(size + 2);
+    }
+    if (!bytes.empty()) return {};
+    return words;
+}
+
+Tenure tenure_of(std::string_view name, LeaseOptions options = {.ttl = 30s}) {
+    return {std::make_shared<const LockIdentity>(make_identity("p:", name, std::move(options))),
+            "abc-1f"};
+}
+
+}  // namespace
+
+TEST_CASE("An acquire has its keys, and its arguments in the order that the script reads") {
+    const Tenure tenure = tenure_of("job");
+    CHECK(decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label",
+                                 "1700000000000000000", 33, "abc-1f 1000 33 host:1:2 label")) ==
+          Words{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
+                "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label"});
+}
+
+TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
+    const Tenure tenure = tenure_of("job");
+    const Words words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, ""));
+    REQUIRE(words.size() == 13);
+    CHECK(words[8] == "");
+    CHECK(words[9] == "");
+    CHECK(words[10] == "1");
+    CHECK(words[12] == "");
+}
+
+TEST_CASE("A release has the waiter with it that the tenure stood as") {
+    Tenure tenure = tenure_of("job");
+    CHECK(decode(release_command(Call::digest, tenure, "p:")) ==
+          Words{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", ""});
+    tenure.stand_as("abc-1f 1000 1 text");
+    CHECK(decode(release_command(Call::digest, tenure, "p:")).back() == "abc-1f 1000 1 text");
+}
+
+TEST_CASE("A renewal is for the full time to live, whatever was granted") {
+    Tenure tenure = tenure_of("job");
+    Grant grant;
+    grant.since = BootTime{1h};
+    grant.ttl = 1s;
+    REQUIRE(tenure.granted(grant, BootTime{1h}));
+    CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000")) ==
+          Words{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
+                "1700000000000000000"});
+}
+
+TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
+    Tenure tenure = tenure_of("job");
+    tenure.stand_as("abc-1f 1000 1 text");
+    const auto check = [](const std::string& digest, const std::string& body,
+                          const Script& script) {
+        CAPTURE(std::string{script.name});
+        Words words = decode(digest);
+        REQUIRE(words.size() > 2);
+        CHECK(words[1] == script.sha1);
+        words[0] = "EVAL";
+        words[1] = script.body;
+        CHECK(decode(body) == words);
+    };
+    const auto acquire = [&](Call call) {
+        return acquire_command(call, tenure, "p:", "text", "", 2, tenure.waiter());
+    };
+    check(acquire(Call::digest), acquire(Call::body), acquire_script);
+    check(release_command(Call::digest, tenure, "p:"), release_command(Call::body, tenure, "p:"),
+          release_script);
+    check(renew_command(Call::digest, tenure, ""), renew_command(Call::body, tenure, ""),
+          renew_script);
+}
+
+TEST_CASE("Names may have any bytes, the server's own syntax too") {
+    std::string every_byte;
+    for (int byte = 0; byte < 256; ++byte)
+        every_byte += static_cast<char>(byte);
+    const std::string name = GENERATE_COPY(std::string{"a\r\n$1\r\nb"}, every_byte);
+    const Tenure tenure = tenure_of(name);
+    for (const std::string& bytes :
+         {acquire_command(Call::body, tenure, "p:", every_byte, "", 1, "t 1 1 " + every_byte),
+          release_command(Call::body, tenure, "p:"), renew_command(Call::body, tenure, "")}) {
+        const Words words = decode(bytes);
+        REQUIRE(words.size() > 6);
+        CHECK(words[3] == "p:lock:{" + encode_name(name) + "}");
+        CHECK(words[4] == words[3] + ":fence");
+        CHECK(words[5] == words[3] + ":queue");
+    }
+}
+
+TEST_CASE("A waiter says for how long it can be made the holder: its own time or a grant's") {
+    CHECK(make_waiter(tenure_of("job", {.ttl = 30s}), 1s, 33, "host:1:2 a b") ==
+          "abc-1f 1000 33 host:1:2 a b");
+    CHECK(make_waiter(tenure_of("job", {.ttl = 500ms}), 1s, 1, "") == "abc-1f 500 1 ");
+}

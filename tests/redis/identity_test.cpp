@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+
+#include <codomyrmex/concurrency/redis/identity.hpp>
+
+#include "support/catch2.hpp"
+#include "support/threads.hpp"
+
+#include <chrono>
+#include <limits>
+#include <string>
+#include <string_view>
+
+namespace {
+
+using namespace codomyrmex::concurrency;
+using namespace codomyrmex::concurrency::redis;
+using namespace std::chrono_literals;
+using std::chrono::milliseconds;
+using support::error_of;
+using support::message_of;
+
+/// That `options` are refused, in words that name the member and show its value.
+void check_refused(const LeaseOptions& options, const std::string& member,
+                   const std::string& value) {
+    CAPTURE(member, value);
+    const auto check = [&] { validate(options); };
+    CHECK(error_of(check) == LockErrc::invalid_argument);
+    CHECK_THAT(message_of(check), Catch::Matchers::ContainsSubstring("LeaseOptions::" + member) &&
+                                      Catch::Matchers::ContainsSubstring(value));
+}
+
+}  // namespace
+
+TEST_CASE("The defaults are within their bounds") {
+    CHECK_NOTHROW(validate(LeaseOptions{}));
+}
+
+TEST_CASE("A time to live has from 10 ms to 24 hours") {
+    for (const auto good : {10ms, 11ms, 30'000ms, milliseconds{24h}}) {
+        CAPTURE(good.count());
+        CHECK_NOTHROW(validate(LeaseOptions{.ttl = good}));
+    }
+    for (const auto bad : {9ms, 1ms, 0ms, -1ms, -30'000ms, milliseconds{24h} + 1ms,
+                           milliseconds::max(), milliseconds::min()}) {
+        check_refused(LeaseOptions{.ttl = bad}, "ttl", std::to_string(bad.count()));
+    }
+}
+
+TEST_CASE("max_hold may be anything but negative") {
+    CHECK_NOTHROW(validate(LeaseOptions{.max_hold = 0ms}));
+    CHECK_NOTHROW(validate(LeaseOptions{.max_hold = milliseconds::max()}));
+    for (const auto bad : {-1ms, milliseconds::min()}) {
+        check_refused(LeaseOptions{.max_hold = bad}, "max_hold", std::to_string(bad.count()));
+    }
+}
+
+TEST_CASE("A lease goes from thread to thread at most a million times") {
+    for (const int good : {0, 1, 32, 1'000'000}) {
+        CAPTURE(good);
+        CHECK_NOTHROW(validate(LeaseOptions{.max_local_handovers = good}));
+    }
+    for (const int bad :
+         {-1, 1'000'001, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) {
+        check_refused(LeaseOptions{.max_local_handovers = bad}, "max_local_handovers",
+                      std::to_string(bad));
+    }
+}
+
+TEST_CASE("max_local_run may be anything but negative") {
+    for (const auto good : {0ms, 1ms, milliseconds{24h}, milliseconds::max()}) {
+        CAPTURE(good.count());
+        CHECK_NOTHROW(validate(LeaseOptions{.max_local_run = good}));
+    }
+    for (const auto bad : {-1ms, milliseconds::min()}) {
+        check_refused(LeaseOptions{.max_local_run = bad}, "max_local_run",
+                      std::to_string(bad.count()));
+    }
+}
+
+TEST_CASE("A lease is retained for at most its time to live") {
+    for (const auto good : {0ms, 1ms, 5000ms}) {
+        CAPTURE(good.count());
+        CHECK_NOTHROW(validate(LeaseOptions{.ttl = 5s, .retain = good}));
+    }
+    for (const auto bad : {-1ms, 5001ms, milliseconds::max(), milliseconds::min()}) {
+        check_refused(LeaseOptions{.ttl = 5s, .retain = bad}, "retain",
+                      std::to_string(bad.count()));
+    }
+}
+
+TEST_CASE("A name has from 1 to 512 bytes of any kind") {
+    CHECK(error_of([] { validate_name(""); }) == LockErrc::invalid_argument);
+    CHECK_NOTHROW(validate_name("x"));
+    CHECK_NOTHROW(validate_name(std::string(512, 'x')));
+    CHECK(error_of([] { validate_name(std::string(513, 'x')); }) == LockErrc::invalid_argument);
+    CHECK_THAT(message_of([] { validate_name(std::string(513, 'x')); }),
+               Catch::Matchers::ContainsSubstring("513"));
+
+    std::string every_byte;
+    for (int byte = 0; byte < 256; ++byte)
+        every_byte += static_cast<char>(byte);
+    CHECK_NOTHROW(validate_name(every_byte));
+    CHECK_NOTHROW(validate_name(std::string_view{"\0", 1}));
+}
+
+TEST_CASE("Only what could end the hash tag is percent-encoded in a name") {
+    CHECK(encode_name("plain/name:1") == "plain/name:1");
+    CHECK(encode_name("{") == "%7B");
+    CHECK(encode_name("}") == "%7D");
+    CHECK(encode_name("%") == "%25");
+    CHECK(encode_name("a{b}c%d") == "a%7Bb%7Dc%25d");
+    // What is encoded already is another name.
+    CHECK(encode_name("%7B") == "%257B");
+    CHECK(encode_name(std::string_view{"a\0\r\n\xFF", 5}) == std::string_view{"a\0\r\n\xFF", 5});
+    CHECK(encode_name("") == "");
+}
+
+TEST_CASE("The keys of a lock share one hash tag") {
+    const LockIdentity plain = make_identity("codomyrmex:", "job", {.ttl = 5s, .label = "me"});
+    CHECK(plain.name == "job");
+    CHECK(plain.lock_key == "codomyrmex:lock:{job}");
+    CHECK(plain.fence_key == "codomyrmex:lock:{job}:fence");
+    CHECK(plain.queue_key == "codomyrmex:lock:{job}:queue");
+    CHECK(plain.options.ttl == 5s);
+    CHECK(plain.options.label == "me");
+
+    const LockIdentity odd = make_identity("", "}{", {});
+    CHECK(odd.name == "}{");
+    CHECK(odd.lock_key == "lock:{%7D%7B}");
+}
+
+TEST_CASE("An identity has neither a name nor options out of their bounds") {
+    CHECK(error_of([] { (void)make_identity("p:", "", {}); }) == LockErrc::invalid_argument);
+    CHECK(error_of([] { (void)make_identity("p:", "x", {.ttl = 9ms}); }) ==
+          LockErrc::invalid_argument);
+    CHECK(error_of([] { (void)make_identity("p:", "x", {.ttl = 1s, .retain = 2s}); }) ==
+          LockErrc::invalid_argument);
+    // The bound is the name's, not the key's: encoding may make it longer.
+    CHECK(make_identity("p:", std::string(512, '%'), {}).lock_key.size() == 8 + 1536 + 1);
+}
+
+TEST_CASE("What a message knows only the key of has the keys that its name would give it") {
+    const LockIdentity named = make_identity("codomyrmex:", std::string_view{"a b\0{", 5}, {});
+    const LockIdentity keyed = identity_of_key(named.lock_key);
+    CHECK(keyed.lock_key == named.lock_key);
+    CHECK(keyed.fence_key == named.fence_key);
+    CHECK(keyed.queue_key == named.queue_key);
+    CHECK(keyed.name.empty());
+    CHECK_NOTHROW(validate(keyed.options));
+}

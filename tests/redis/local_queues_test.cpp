@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+
+#include <codomyrmex/concurrency/redis/local_queues.hpp>
+
+#include "support/catch2.hpp"
+#include "support/threads.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+namespace {
+
+using namespace codomyrmex::concurrency;
+using namespace codomyrmex::concurrency::redis;
+using namespace std::chrono_literals;
+using Entry = LocalQueue::Entry;
+using GivenBack = LocalQueue::GivenBack;
+
+constexpr BootTime start{1h};
+
+std::shared_ptr<Tenure> live(const std::string& name) {
+    auto tenure = std::make_shared<Tenure>(
+        std::make_shared<const LockIdentity>(make_identity("p:", name, {.ttl = 30s})), name);
+    Grant grant;
+    grant.fence = 1;
+    grant.fences = 1000;
+    grant.since = start;
+    grant.ttl = 30s;
+    REQUIRE(tenure->granted(grant, start));
+    return tenure;
+}
+
+const std::string& key_of(const std::shared_ptr<Tenure>& tenure) {
+    return tenure->identity().lock_key;
+}
+
+/// Somebody comes, gets `tenure`, and stays.
+void use(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure) {
+    const auto line = queues.come(key_of(tenure));
+    LocalWaiter waiter{tenure->identity()};
+    const std::lock_guard guard{line->mutex};
+    REQUIRE(line->queue.enter(waiter, true, start) == Entry::asks);
+    line->queue.asked(tenure, start);
+}
+
+/// Somebody comes, gets `tenure`, and leaves it retained until `until`.
+void retain(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure, BootTime until) {
+    use(queues, tenure);
+    {
+        const auto line = queues.find(key_of(tenure));
+        const std::lock_guard guard{line->mutex};
+        REQUIRE(line->queue.give_back(tenure, true, start) == GivenBack::retained);
+        line->retained_until = until;
+        line->timed = true;
+    }
+    queues.leave(key_of(tenure));
+}
+
+}  // namespace
+
+TEST_CASE("A line is there from the first that comes to the last that leaves") {
+    LocalQueues queues;
+    CHECK(queues.find("a") == nullptr);
+    const auto line = queues.come("a");
+    REQUIRE(line != nullptr);
+    CHECK(queues.come("a") == line);
+    CHECK(queues.find("a") == line);
+    CHECK(queues.come("b") != line);
+    queues.leave("a");
+    CHECK(queues.find("a") == line);
+    queues.leave("a");
+    CHECK(queues.find("a") == nullptr);
+    CHECK(line.use_count() == 1);
+    CHECK(queues.find("b") != nullptr);
+    queues.leave("a");  // It is not there.
+    CHECK(queues.find("a") == nullptr);
+    // Whoever comes next has a fresh one.
+    CHECK(queues.come("a") != line);
+}
+
+TEST_CASE("A million names that are not used any more cost nothing") {
+    LocalQueues queues;
+    std::weak_ptr<LocalQueues::Line> last;
+    int left_behind = 0;
+    for (int i = 0; i < 1'000'000; ++i) {
+        const std::string key = "p:lock:{" + std::to_string(i) + '}';
+        last = queues.come(key);
+        queues.leave(key);
+        left_behind += last.expired() ? 0 : 1;
+    }
+    CHECK(left_behind == 0);
+    CHECK(queues.find("p:lock:{0}") == nullptr);
+    CHECK(queues.retained() == 0);
+}
+
+TEST_CASE("Who is in use keeps the line, though all others left") {
+    LocalQueues queues;
+    const auto tenure = live("a");
+    use(queues, tenure);
+    (void)queues.come(key_of(tenure));
+    queues.leave(key_of(tenure));
+    const auto line = queues.find(key_of(tenure));
+    REQUIRE(line != nullptr);
+    CHECK_FALSE(line->queue.idle());
+    {
+        const std::lock_guard guard{line->mutex};
+        CHECK(line->queue.give_back(tenure, false, start) == GivenBack::release);
+        line->queue.next_asks();
+    }
+    queues.leave(key_of(tenure));
+    CHECK(queues.find(key_of(tenure)) == nullptr);
+}
+
+TEST_CASE("A line that retains a lease stays, and goes once that was given back") {
+    LocalQueues queues;
+    const auto a = live("a");
+    const auto b = live("b");
+    CHECK(queues.retained() == 0);
+    retain(queues, a, start + 5s);
+    retain(queues, b, start + 9s);
+    CHECK(queues.retained() == 2);
+
+    SECTION("because its time is over") {
+        const auto early = queues.time_out(key_of(a), start + 5s - 1ns);
+        CHECK(early.tenure == nullptr);
+        CHECK(early.again == start + 5s);
+        CHECK(queues.retained() == 2);
+        const auto due = queues.time_out(key_of(a), start + 5s);
+        CHECK(due.tenure == a);
+        CHECK_FALSE(due.again.has_value());
+        CHECK(queues.find(key_of(a)) == nullptr);
+        CHECK(queues.retained() == 1);
+    }
+    SECTION("because it is wanted elsewhere; and none is retained for a second") {
+        CHECK(queues.wanted(key_of(a), start + 1s) == a);
+        CHECK(queues.retained() == 1);
+        CHECK(queues.wanted(key_of(a), start + 1s) == nullptr);
+        const auto line = queues.find(key_of(a));
+        REQUIRE(line != nullptr);
+        CHECK(line->not_retained_before == start + 2s);
+        // The timer remembers that, and lets go of the line after it.
+        CHECK(queues.time_out(key_of(a), start + 2s - 1ns).again == start + 2s);
+        const auto due = queues.time_out(key_of(a), start + 2s);
+        CHECK(due.tenure == nullptr);
+        CHECK_FALSE(due.again.has_value());
+        CHECK(queues.find(key_of(a)) == nullptr);
+    }
+    SECTION("because it is lost") {
+        queues.lost(a);
+        CHECK(queues.retained() == 1);
+        CHECK(a.use_count() == 1);
+        CHECK(queues.time_out(key_of(a), start + 5s).tenure == nullptr);
+        CHECK(queues.find(key_of(a)) == nullptr);
+    }
+    SECTION("all at once, where nobody could tell that they are wanted") {
+        auto taken = queues.take_retained();
+        REQUIRE(taken.size() == 2);
+        if (taken[0] != a) std::swap(taken[0], taken[1]);
+        CHECK(taken[0] == a);
+        CHECK(taken[1] == b);
+        CHECK(queues.retained() == 0);
+        CHECK(queues.take_retained().empty());
+        CHECK(queues.time_out(key_of(a), start + 1h).tenure == nullptr);
+        CHECK(queues.time_out(key_of(b), start + 1h).tenure == nullptr);
+        CHECK(queues.find(key_of(a)) == nullptr);
+        CHECK(queues.find(key_of(b)) == nullptr);
+    }
+    SECTION("or is used again, which a timer leaves alone") {
+        const auto line = queues.come(key_of(a));
+        LocalWaiter waiter{a->identity()};
+        {
+            const std::lock_guard guard{line->mutex};
+            CHECK(line->queue.enter(waiter, false, start + 1s) == Entry::has);
+        }
+        CHECK(waiter.tenure == a);
+        const auto due = queues.time_out(key_of(a), start + 5s);
+        CHECK(due.tenure == nullptr);
+        CHECK_FALSE(due.again.has_value());
+        CHECK(queues.find(key_of(a)) == line);
+        CHECK_FALSE(line->timed);
+    }
+}
+
+TEST_CASE("A name that is not used here is neither wanted, lost nor timed out") {
+    LocalQueues queues;
+    const auto tenure = live("a");
+    CHECK(queues.wanted("p:lock:{a}", start) == nullptr);
+    queues.lost(tenure);
+    const auto due = queues.time_out("p:lock:{a}", start);
+    CHECK(due.tenure == nullptr);
+    CHECK_FALSE(due.again.has_value());
+    CHECK(queues.find("p:lock:{a}") == nullptr);
+}
+
+TEST_CASE("What is wanted while it is in use is not taken from its user") {
+    LocalQueues queues;
+    const auto tenure = live("a");
+    use(queues, tenure);
+    CHECK(queues.wanted(key_of(tenure), start) == nullptr);
+    const auto line = queues.find(key_of(tenure));
+    CHECK(line->not_retained_before == start + 1s);
+    CHECK(line->queue.give_back(tenure, false, start) == GivenBack::release);
+}
+
+TEST_CASE("The loss of a lease in use gives the first in line another chance") {
+    LocalQueues queues;
+    const auto tenure = live("a");
+    use(queues, tenure);
+    const auto line = queues.come(key_of(tenure));
+    LocalWaiter waiter{tenure->identity()};
+    {
+        const std::lock_guard guard{line->mutex};
+        REQUIRE(line->queue.enter(waiter, true, start) == Entry::line);
+    }
+    queues.lost(tenure);
+    CHECK(waiter.state.load() == LocalWaiter::asks);
+    // The other has left; the line is this one's.
+    queues.leave(key_of(tenure));
+    CHECK(queues.find(key_of(tenure)) == line);
+}
+
+TEST_CASE("Threads that come and go by the same names find one line a name, and leave none") {
+    LocalQueues queues;
+    support::Occupancy section;
+    std::atomic<int> guarded{0};
+    int count = 0;
+    support::run_together(4, [&](int index) {
+        for (int i = 0; i < 2000; ++i) {
+            const std::string key = "p:lock:{" + std::to_string((i + index) % 3) + '}';
+            const auto line = queues.come(key);
+            if (key == "p:lock:{0}") {
+                const std::lock_guard guard{line->mutex};
+                section.enter();
+                ++count;
+                section.leave();
+                ++guarded;
+            }
+            (void)queues.find(key);
+            (void)queues.retained();
+            (void)queues.wanted(key, start);
+            queues.leave(key);
+        }
+    });
+    CHECK(section.most() == 1);
+    CHECK(count == guarded);
+    for (const char* key : {"p:lock:{0}", "p:lock:{1}", "p:lock:{2}"})
+        CHECK(queues.find(key) == nullptr);
+}
