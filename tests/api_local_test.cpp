@@ -127,6 +127,20 @@ TEST_CASE("A ReadWriteLock is held by many readers or one writer") {
     CHECK(timed_rw.try_write_until(std::chrono::steady_clock::now() + 1s));
 }
 
+TEST_CASE("A ScalableReadWriteLock is used as the others are") {
+    ScalableReadWriteLock hot;
+    {
+        auto r = hot.read();
+        CHECK(support::on_another_thread([&] { return hot.try_read().owns_lock(); }));
+        CHECK_FALSE(support::on_another_thread([&] { return hot.try_write_for(1ms).owns_lock(); }));
+    }
+    bool written = false;
+    if (auto w = hot.try_write_for(50ms)) {
+        written = true;
+    }
+    CHECK(written);
+}
+
 TEST_CASE("A LockManager hands out guards by name") {
     LockManager manager;
     static_assert(std::same_as<decltype(manager), LockManager<LocalBackend>>);

@@ -82,7 +82,7 @@ class Pinned {
 #if defined(__linux__)
     Pinned() {
         if (::sched_getaffinity(0, sizeof before_, &before_) != 0) return;
-        int first = 0;
+        std::size_t first = 0;
         while (!CPU_ISSET(first, &before_))
             ++first;
         cpu_set_t one;
