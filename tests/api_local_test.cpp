@@ -67,6 +67,13 @@ TEST_CASE("A TimedLocalLock is waited for with a limit") {
     CHECK(another_gets(timed));
 }
 
+TEST_CASE("A BasicLocalLock of a WordMutex is waited for with a limit too") {
+    BasicLocalLock<WordMutex> one_of_many{"account 4711"};
+    std::unique_lock guard{one_of_many, 200ms};
+    CHECK(guard.owns_lock());
+    CHECK_FALSE(another_gets(one_of_many));
+}
+
 TEST_CASE("A BasicLocalLock is as recursive as its mutex") {
     BasicLocalLock<std::recursive_mutex> nested{"tree"};
     CHECK(nested.name() == "tree");

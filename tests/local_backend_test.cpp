@@ -11,7 +11,7 @@ TEST_CASE("The local backend makes free primitives of the types that it names") 
     const LocalBackend backend;
 
     auto lock = backend.make_lock("a name");
-    static_assert(std::same_as<decltype(lock), TimedLocalLock>);
+    static_assert(std::same_as<decltype(lock), BasicLocalLock<WordMutex>>);
     CHECK(lock.name() == "a name");
     REQUIRE(lock.try_lock());
     lock.unlock();

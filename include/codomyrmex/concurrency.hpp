@@ -23,5 +23,6 @@
 #include <codomyrmex/concurrency/scalable_shared_mutex.hpp>
 #include <codomyrmex/concurrency/semaphore_bed.hpp>
 #include <codomyrmex/concurrency/version.hpp>
+#include <codomyrmex/concurrency/word_mutex.hpp>
 
 #endif  // CODOMYRMEX_CONCURRENCY_HPP
