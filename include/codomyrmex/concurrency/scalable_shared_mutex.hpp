@@ -30,8 +30,8 @@ namespace codomyrmex::concurrency {
 /// A SharedTimedMutex, as the standard has it, with `Slots` reader counters on cache lines of their
 /// own. Nobody starves:
 ///
-/// 1. A writer takes the first moment in which nobody has a hold. If there is none within about
-///    half a millisecond, new readers wait until it has had its turn.
+/// 1. A writer tries a few times to find nobody inside. If there is somebody each time, after some
+///    hundred microseconds new readers wait until it has had its turn.
 /// 2. A reader waits for one writer's turn at most: whoever waits to read when a writer unlocks is
 ///    let in before the next writer.
 /// 3. Writers among themselves have no order, as with std::mutex.
@@ -218,7 +218,7 @@ class BasicScalableSharedMutex {
     // has put some of them aside in the middle of a read, and it takes far longer than a read until
     // they run again. If every writer kept the others out for so long, all would wait most of the
     // time.
-    static constexpr std::chrono::microseconds patience{400};
+    static constexpr std::chrono::microseconds patience{250};
     static constexpr std::chrono::microseconds first_pause{50};
 
     struct alignas(64) Slot {
