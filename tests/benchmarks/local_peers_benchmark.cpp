@@ -71,8 +71,17 @@ class AbslMutex {
 
 // A question is what is done; whose name begins with "std::" is the measure of the others.
 
+/// In the order in which they are asked; they are answered at random.
+std::vector<std::string>& questions() {
+    static std::vector<std::string> all;
+    return all;
+}
+
 template <class Step>
 void add(const std::string& question, const std::string& name, Step step) {
+    if (std::ranges::find(questions(), question) == questions().end()) {
+        questions().push_back(question);
+    }
     auto* const benchmark = benchmark::RegisterBenchmark((question + "/" + name).c_str(),
                                                          [step](benchmark::State& state) {
                                                              auto mine = step(state.thread_index());
@@ -198,9 +207,6 @@ class Collector : public benchmark::BenchmarkReporter {
             const auto slash = path.find('/');
             const std::string question = path.substr(0, slash);
             const std::string name = path.substr(slash + 1);
-            if (std::ranges::find(questions, question) == questions.end()) {
-                questions.push_back(question);
-            }
             auto& list = answers[question];
             if (std::ranges::find(list, name) == list.end()) list.push_back(name);
             // The iterations are those of all threads together, the time is not.
@@ -216,17 +222,16 @@ class Collector : public benchmark::BenchmarkReporter {
         return found == times.end() ? 0 : Spread{found->second}.median;
     }
 
-    // In the order of their coming, which is random; sort before use.
-    std::vector<std::string> questions{};
+    // In random order.
     std::map<std::string, std::vector<std::string>> answers{};
     std::map<std::tuple<std::string, std::string, std::int64_t>, std::vector<double>> times{};
 };
 
 void print_and_draw(Collector& collector) {
     std::vector<Panel> panels;
-    std::ranges::sort(collector.questions);
-    for (const std::string& question : collector.questions) {
+    for (const std::string& question : questions()) {
         auto& list = collector.answers[question];
+        if (list.empty()) continue;
         std::ranges::sort(list);
         const auto measure = std::ranges::find_if(
             list, [](const std::string& name) { return name.starts_with("std::"); });

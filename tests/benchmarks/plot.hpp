@@ -36,7 +36,7 @@ inline std::string svg(const std::string& title, const std::string& x_axis,
     constexpr int height = 320;
     constexpr int left = 52;
     constexpr int bottom = 40;
-    constexpr int top = 30;
+    constexpr int top = 50;
     constexpr int legend = 190;
     constexpr std::size_t columns = 2;
     static constexpr std::array colours{"#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e",
@@ -84,7 +84,7 @@ inline std::string svg(const std::string& title, const std::string& x_axis,
                 << x << "</text>\n";
         }
         out << "<text text-anchor='middle' x='" << width / 2 << "' y='" << height - 8 << "'>"
-            << x_axis << "</text><text x='4' y='28'>" << y_axis << "</text>\n";
+            << x_axis << "</text><text x='" << left << "' y='34'>" << y_axis << "</text>\n";
         for (std::size_t i = 0; i < panel.lines.size(); ++i) {
             const Line& line = panel.lines[i];
             const std::string colour = colours[i % colours.size()];

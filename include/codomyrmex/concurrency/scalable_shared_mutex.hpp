@@ -232,7 +232,10 @@ class BasicScalableSharedMutex {
       public:
         // NOLINTNEXTLINE(google-explicit-constructor): reads as the plain value that it is
         operator T() const noexcept { return value_.load(std::memory_order_relaxed); }
-        void operator=(T value) noexcept { value_.store(value, std::memory_order_relaxed); }
+        Hint& operator=(T value) noexcept {
+            value_.store(value, std::memory_order_relaxed);
+            return *this;
+        }
 
       private:
         std::atomic<T> value_{};
