@@ -12,7 +12,8 @@ usage: sh cmake/run.sh COMMAND [ARGUMENTS]
 
   demo [--redis URL]    build and run the demo: local and distributed locks at work
   test [CTEST-OPTION]   build and run the test suite, except what is labelled slow
-  bench [NAME]          build and run the benchmarks, or one of them
+  bench [NAME]          build and run the benchmarks, or those whose names begin so:
+                        local_benchmark, local_peers_benchmark, redis_benchmark
   help                  this
 
 Needs cmake, a C++20 compiler, ninja or make, hiredis and redis-server; for the tests also Catch2,
@@ -69,6 +70,7 @@ there() {
         hiredis) have_header hiredis/hiredis.h ;;
         catch2) have_header catch2/catch_test_macros.hpp || have_header catch2/catch.hpp ;;
         cli11) have_header CLI/CLI.hpp ;;
+        benchmark) have_header benchmark/benchmark.h ;;
     esac
 }
 
@@ -89,21 +91,25 @@ package_of() {
         apt-get:redis) echo redis-server ;;
         apt-get:hiredis) echo libhiredis-dev ;;
         apt-get:cli11) echo libcli11-dev ;;
+        apt-get:benchmark) echo libbenchmark-dev ;;
         dnf:compiler) echo gcc-c++ ;;
         dnf:ninja) echo ninja-build ;;
         dnf:pkg-config) echo pkgconf-pkg-config ;;
         dnf:hiredis) echo hiredis-devel ;;
         dnf:catch2) echo catch-devel ;;
         dnf:cli11) echo cli11-devel ;;
+        dnf:benchmark) echo google-benchmark-devel ;;
         apk:compiler) echo g++ ;;
         apk:ninja) echo samurai ;;
         apk:pkg-config) echo pkgconf ;;
         apk:hiredis) echo hiredis-dev ;;
         apk:catch2) echo catch2-3 ;;
+        apk:benchmark) echo benchmark-dev ;;
         pacman:compiler) echo gcc ;;
         pacman:pkg-config) echo pkgconf ;;
         pacman:redis) echo valkey ;;
         brew:compiler) echo llvm ;;
+        brew:benchmark) echo google-benchmark ;;
         *) echo "$2" ;;
     esac
 }
@@ -210,12 +216,12 @@ case $command in
             -LE '^slow$' "$@"
         ;;
     bench)
-        need cmake compiler ninja hiredis redis
+        need cmake compiler ninja hiredis redis benchmark
         say "Building the benchmarks"
         configure -DCODOMYRMEX_CONCURRENCY_TESTS=OFF -DCODOMYRMEX_CONCURRENCY_BENCHMARKS=ON
         compile benchmarks
         ran=0
-        for benchmark in "$build"/tests/benchmarks/bin/${1:-*}; do
+        for benchmark in "$build"/tests/benchmarks/bin/"${1:-}"*; do
             [ -x "$benchmark" ] || continue
             say "$(basename "$benchmark")"
             "$benchmark"

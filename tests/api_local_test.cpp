@@ -67,6 +67,13 @@ TEST_CASE("A TimedLocalLock is waited for with a limit") {
     CHECK(another_gets(timed));
 }
 
+TEST_CASE("A BasicLocalLock of a WordMutex is waited for with a limit too") {
+    BasicLocalLock<WordMutex> one_of_many{"account 4711"};
+    std::unique_lock guard{one_of_many, 200ms};
+    CHECK(guard.owns_lock());
+    CHECK_FALSE(another_gets(one_of_many));
+}
+
 TEST_CASE("A BasicLocalLock is as recursive as its mutex") {
     BasicLocalLock<std::recursive_mutex> nested{"tree"};
     CHECK(nested.name() == "tree");
@@ -125,6 +132,20 @@ TEST_CASE("A ReadWriteLock is held by many readers or one writer") {
     }
     CHECK(written);
     CHECK(timed_rw.try_write_until(std::chrono::steady_clock::now() + 1s));
+}
+
+TEST_CASE("A ScalableReadWriteLock is used as the others are") {
+    ScalableReadWriteLock hot;
+    {
+        auto r = hot.read();
+        CHECK(support::on_another_thread([&] { return hot.try_read().owns_lock(); }));
+        CHECK_FALSE(support::on_another_thread([&] { return hot.try_write_for(1ms).owns_lock(); }));
+    }
+    bool written = false;
+    if (auto w = hot.try_write_for(50ms)) {
+        written = true;
+    }
+    CHECK(written);
 }
 
 TEST_CASE("A LockManager hands out guards by name") {

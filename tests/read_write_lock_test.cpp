@@ -138,7 +138,8 @@ int overlapping_readers_before_writer(Lock& lock, int rounds, std::chrono::milli
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("readers go together, a writer alone", "", ReadWriteLock, TimedReadWriteLock) {
+TEMPLATE_TEST_CASE("readers go together, a writer alone", "", ReadWriteLock, TimedReadWriteLock,
+                   ScalableReadWriteLock) {
     TestType rw;
     {
         const auto reading = rw.read();
@@ -157,7 +158,7 @@ TEMPLATE_TEST_CASE("readers go together, a writer alone", "", ReadWriteLock, Tim
 }
 
 TEMPLATE_TEST_CASE("readers never see what a writer has half done", "", ReadWriteLock,
-                   TimedReadWriteLock) {
+                   TimedReadWriteLock, ScalableReadWriteLock) {
     TestType rw;
     support::Occupancy writers;
     int left = 0;
@@ -220,8 +221,9 @@ TEST_CASE("an exception in the critical section frees the lock") {
     CHECK(writable(rw));
 }
 
-TEST_CASE("timed verbs end at their deadline, and not before") {
-    TimedReadWriteLock rw;
+TEMPLATE_TEST_CASE("timed verbs end at their deadline, and not before", "", TimedReadWriteLock,
+                   ScalableReadWriteLock) {
+    TestType rw;
     const auto past = std::chrono::steady_clock::now() - 1h;
     const auto guard = rw.write();
     CHECK(support::on_another_thread([&] {
@@ -235,8 +237,9 @@ TEST_CASE("timed verbs end at their deadline, and not before") {
     }));
 }
 
-TEST_CASE("timed verbs get a free lock, whatever the time") {
-    TimedReadWriteLock rw;
+TEMPLATE_TEST_CASE("timed verbs get a free lock, whatever the time", "", TimedReadWriteLock,
+                   ScalableReadWriteLock) {
+    TestType rw;
     const auto past = std::chrono::steady_clock::now() - 1h;
     CHECK(rw.try_write_for(50ms));
     CHECK(rw.try_write_for(-1h));
@@ -250,8 +253,9 @@ TEST_CASE("timed verbs get a free lock, whatever the time") {
     CHECK(rw.try_read_until(std::chrono::steady_clock::time_point::max()));
 }
 
-TEST_CASE("timed verbs get the lock when its holder leaves in time") {
-    TimedReadWriteLock rw;
+TEMPLATE_TEST_CASE("timed verbs get the lock when its holder leaves in time", "",
+                   TimedReadWriteLock, ScalableReadWriteLock) {
+    TestType rw;
     auto guard = rw.write();
     std::atomic<int> got{0};
     std::vector<std::jthread> waiters;
@@ -292,6 +296,15 @@ TEMPLATE_TEST_CASE("readers that overlap do not keep a writer out of ours", "", 
     const int before_writer = overlapping_readers_before_writer(
         rw, 40, 50ms, [&] { support::eventually([&] { return a_writer_waits(rw); }); });
     CHECK(before_writer == 0);
+}
+
+TEST_CASE("readers that overlap do not keep a writer out of the one that scales") {
+    // Here a writer has some patience first, so some readers may come in before it.
+    constexpr int rounds = 500;
+    ScalableReadWriteLock rw;
+    const int before_writer = overlapping_readers_before_writer(rw, rounds, 50ms, [] {});
+    CAPTURE(before_writer);
+    CHECK(before_writer < rounds);
 }
 
 TEST_CASE("a stream of writers does not keep a reader out") {
@@ -409,7 +422,7 @@ TEST_CASE("a writer that throws while it waits leaves the gate open") {
 }
 
 TEMPLATE_TEST_CASE("timed readers and writers that give up leave the lock as it was", "",
-                   TimedReadWriteLock) {
+                   TimedReadWriteLock, ScalableReadWriteLock) {
     TestType rw;
     int left = 0;
     int right = 0;
@@ -439,7 +452,7 @@ TEMPLATE_TEST_CASE("timed readers and writers that give up leave the lock as it 
 }
 
 TEMPLATE_TEST_CASE("it may be destroyed as soon as its last unlock lets another thread in", "",
-                   ReadWriteLock, TimedReadWriteLock) {
+                   ReadWriteLock, TimedReadWriteLock, ScalableReadWriteLock) {
     support::destroy_after_hand_over(
         200, [] { return std::make_unique<TestType>(); }, [](auto& rw) { rw.lock(); },
         [](auto& rw) { rw.unlock(); });

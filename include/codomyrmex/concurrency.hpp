@@ -20,7 +20,9 @@
 #include <codomyrmex/concurrency/permit.hpp>
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 #include <codomyrmex/concurrency/recursive.hpp>
+#include <codomyrmex/concurrency/scalable_shared_mutex.hpp>
 #include <codomyrmex/concurrency/semaphore_bed.hpp>
 #include <codomyrmex/concurrency/version.hpp>
+#include <codomyrmex/concurrency/word_mutex.hpp>
 
 #endif  // CODOMYRMEX_CONCURRENCY_HPP

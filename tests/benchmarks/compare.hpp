@@ -75,6 +75,22 @@ double time_of(std::chrono::nanoseconds slice, int thread_count, Operation opera
            static_cast<double>(total.load());
 }
 
+/// How much more two threads can do here than one: 2 if there are two processors and nobody else
+/// uses them.
+inline double parallelism() {
+    std::vector<double> ratios;
+    for (int round = 0; round < 5; ++round) {
+        const auto work = [](int) {
+            for (volatile unsigned number = 0; number < 1000;)
+                number = number + 1;
+        };
+        const double one = time_of(std::chrono::milliseconds{50}, 1, work);
+        ratios.push_back(one / time_of(std::chrono::milliseconds{50}, 2, work));
+    }
+    std::ranges::sort(ratios);
+    return ratios[ratios.size() / 2];
+}
+
 /// Keeps this process, and what it starts, on one processor while it lives; does nothing where
 /// that cannot be asked for.
 class Pinned {
@@ -82,7 +98,7 @@ class Pinned {
 #if defined(__linux__)
     Pinned() {
         if (::sched_getaffinity(0, sizeof before_, &before_) != 0) return;
-        int first = 0;
+        std::size_t first = 0;
         while (!CPU_ISSET(first, &before_))
             ++first;
         cpu_set_t one;

@@ -7,14 +7,17 @@
 #include <codomyrmex/concurrency/local_semaphore.hpp>
 #include <codomyrmex/concurrency/lock_manager.hpp>
 #include <codomyrmex/concurrency/read_write_lock.hpp>
+#include <codomyrmex/concurrency/word_mutex.hpp>
 
 #include "benchmarks/compare.hpp"
+#include "benchmarks/read_write.hpp"
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -74,6 +77,27 @@ constexpr auto permit_in_slices = [](auto& semaphore) {
     }
     semaphore.release();
 };
+
+/// So many threads of which each writes once in so many turns.
+template <class Lock>
+Variant mixed(std::string name, int threads, unsigned reads_percent) {
+    const auto lock = std::make_shared<Lock>();
+    return {std::move(name), [=] {
+                std::vector<Mix> mixes;
+                for (int thread = 0; thread < threads; ++thread)
+                    mixes.emplace_back(reads_percent, static_cast<unsigned>(thread));
+                return time_of(threads_slice, threads, [&, &object = *lock](int thread) {
+                    mixes[static_cast<std::size_t>(thread)].step(object);
+                });
+            }};
+}
+
+void compare_mixed(unsigned reads_percent, int threads, const std::string& target) {
+    compare({std::to_string(reads_percent) + "% reads, " + std::to_string(threads) + " threads",
+             mixed<ScalableReadWriteLock>("ScalableReadWriteLock", threads, reads_percent),
+             mixed<std::shared_mutex>("std::shared_mutex", threads, reads_percent), Ratio::speed,
+             target, 15});
+}
 
 // --- Names ---
 
@@ -177,6 +201,8 @@ void compare_by_name() {
 }  // namespace
 
 int main() {
+    // What threads can gain at most: two virtual processors may be one in truth.
+    std::printf("Two threads do %.2f times the work of one.\n", parallelism());
     print_head("Local primitives: nanoseconds for one cycle (1 thread: pinned; 8 threads: not)");
     {
         const Pinned pinned;
@@ -196,15 +222,37 @@ int main() {
                  "<= 1.15"});
         compare({"1 thread", alone<ReadWriteLock>("ReadWriteLock read", shared),
                  alone<std::shared_mutex>("std::shared_mutex", shared), Ratio::time, "<= 1.15"});
+        compare({"1 thread", alone<ScalableReadWriteLock>("ScalableReadWriteLock read", shared),
+                 alone<std::shared_mutex>("std::shared_mutex", shared), Ratio::time, "-"});
+        compare({"1 thread",
+                 alone<ScalableReadWriteLock>("ScalableReadWriteLock write", exclusively),
+                 alone<std::shared_mutex>("std::shared_mutex", exclusively), Ratio::time, "-"});
+        compare({"1 thread", alone<WordMutex>("WordMutex", exclusively),
+                 alone<std::timed_mutex>("std::timed_mutex", exclusively), Ratio::time, "-"});
     }
     compare({"8 threads", together<LocalLock>("LocalLock", exclusively),
              together<std::mutex>("std::mutex", exclusively), Ratio::time, "<= 1.03", 15});
     compare({"8 threads", together<TimedLocalLock>("TimedLocalLock", exclusively),
              together<std::timed_mutex>("std::timed_mutex", exclusively), Ratio::time, "<= 1.03",
              15});
+    compare({"8 threads", together<WordMutex>("WordMutex", exclusively),
+             together<std::timed_mutex>("std::timed_mutex", exclusively), Ratio::time, "-", 15});
+    compare({"8 threads", together<LocalSemaphore>("LocalSemaphore of 1", permit, 1),
+             together<std::counting_semaphore<>>("std::counting_semaphore", permit_in_slices, 1),
+             Ratio::speed, "-", 15});
     compare({"8 threads", together<LocalSemaphore>("LocalSemaphore of 2", permit, 2),
              together<std::counting_semaphore<>>("std::counting_semaphore", permit_in_slices, 2),
              Ratio::speed, ">= 1.8", 15});
+    compare_mixed(100, 4, "-");
+    compare_mixed(100, 8, "-");
+    compare_mixed(99, 4, ">= 2.2");
+    compare_mixed(99, 8, ">= 2.2");
+
+    std::printf("\nA writer behind 8 readers that overlap, microseconds (target: p50 <= 1000)\n\n");
+    print_writer_latency("ReadWriteLock", writer_latency<ReadWriteLock>());
+    print_writer_latency("TimedReadWriteLock", writer_latency<TimedReadWriteLock>());
+    print_writer_latency("ScalableReadWriteLock", writer_latency<ScalableReadWriteLock>());
+    print_writer_latency("std::shared_mutex", writer_latency<std::shared_mutex>());
 
     print_head("Registry: nanoseconds for one of 1,024 names (1 thread: pinned; 8 threads: not)");
     compare_by_name();

@@ -99,6 +99,40 @@ class Occupancy {
     std::atomic<int> most_{0};
 };
 
+/// Checks from inside that readers and writers exclude each other as they should.
+class ReadWriteSection {
+  public:
+    void enter_read() noexcept {
+        ++readers_;
+        if (writers_ != 0) ++violations_;
+        if (left_ != right_) ++violations_;
+    }
+    void leave_read() noexcept {
+        if (writers_ != 0) ++violations_;
+        --readers_;
+    }
+    void enter_write() noexcept {
+        if (++writers_ != 1 || readers_ != 0) ++violations_;
+        ++left_;
+    }
+    void leave_write() noexcept {
+        ++right_;
+        if (--writers_ != 0 || readers_ != 0) ++violations_;
+    }
+
+    [[nodiscard]] int violations() const noexcept { return violations_; }
+
+    /// Requires: nobody is inside, and the thread has synchronised with all who were.
+    [[nodiscard]] long writes() const noexcept { return left_ == right_ ? left_ : -1; }
+
+  private:
+    std::atomic<int> readers_{0};
+    std::atomic<int> writers_{0};
+    std::atomic<int> violations_{0};
+    long left_ = 0;  // plain: ThreadSanitizer tells if the order is missing
+    long right_ = 0;
+};
+
 /// Lets a thread give a primitive back while another takes it and, having got it, destroys it:
 /// `release` must not touch what it has given away. A sanitizer tells if it does.
 /// Requires: `take` succeeds on a fresh primitive once, and again after `release`.

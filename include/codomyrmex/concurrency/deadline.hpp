@@ -97,7 +97,12 @@ class Deadline {
         return now >= when_ ? std::chrono::nanoseconds::zero() : when_ - now;
     }
 
-    friend constexpr auto operator<=>(const Deadline&, const Deadline&) noexcept = default;
+    friend constexpr bool operator==(const Deadline&, const Deadline&) noexcept = default;
+
+    // Spelt out, for the time points of libc++ before 17 cannot be compared so.
+    friend constexpr auto operator<=>(const Deadline& a, const Deadline& b) noexcept {
+        return a.when_.time_since_epoch().count() <=> b.when_.time_since_epoch().count();
+    }
 
   private:
     explicit constexpr Deadline(time_point when) noexcept : when_{when} {}

@@ -10,6 +10,7 @@
 #include <codomyrmex/concurrency/local_lock.hpp>
 #include <codomyrmex/concurrency/local_semaphore.hpp>
 #include <codomyrmex/concurrency/read_write_lock.hpp>
+#include <codomyrmex/concurrency/word_mutex.hpp>
 
 #include <cstddef>
 #include <string>
@@ -20,7 +21,8 @@ namespace codomyrmex::concurrency {
 /// Makes local primitives. It has no state: locks exclude each other because the manager makes one
 /// a name, so two managers with this backend have nothing in common.
 struct LocalBackend {
-    using lock_type = TimedLocalLock;
+    // There may be very many of them, so each is small.
+    using lock_type = BasicLocalLock<WordMutex>;
     using read_write_type = TimedReadWriteLock;
     using semaphore_type = LocalSemaphore;
 

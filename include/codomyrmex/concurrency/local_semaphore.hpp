@@ -10,6 +10,7 @@
 
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/spin.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/semaphore_bed.hpp>
 
@@ -21,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
 
 namespace codomyrmex::concurrency {
 
@@ -73,7 +75,9 @@ class BasicLocalSemaphore {
 
     /// Waits for a permit and takes it.
     /// Threads: safe to call concurrently, as every member.
+    /// Cost: one atomic instruction while permits are free.
     void acquire() noexcept {
+        if (try_acquire() || try_again()) return;
         // Acquire: pairs with the release in give_back(). Each change of the count is one
         // read-modify-write, so the count is one release sequence, and whoever reads a permit in it
         // sees what was written before that permit was given back. In the bed, the post does this.
@@ -145,9 +149,22 @@ class BasicLocalSemaphore {
                                   " permits of a semaphore of " + std::to_string(permits_)};
     }
 
+    /// Tries for as long as a short hold takes, in front of a sleep. A permit that is given back
+    /// while somebody sleeps is that thread's, and nobody has any use of it until it is awake: so
+    /// the fewer sleep, the more permits are at work.
+    [[nodiscard]] bool try_again() noexcept {
+        const auto free = [this] { return count_.load(std::memory_order_relaxed) > 0; };
+        for (int i = 0; i < yields; ++i) {
+            if (detail::spin_until(looks, free) && try_acquire()) return true;
+            std::this_thread::yield();
+        }
+        return try_acquire();
+    }
+
     /// After try_acquire() has failed.
     bool acquire_until(Deadline deadline) noexcept {
         if (deadline.expired()) return false;
+        if (try_again()) return true;
         if (count_.fetch_sub(1, std::memory_order_acquire) > 0) return true;
         if (bed_.wait_until(deadline)) return true;
         // Too late; give up the place among the waiters. While the count is negative, more threads
@@ -163,6 +180,11 @@ class BasicLocalSemaphore {
         bed_.wait();
         return true;
     }
+
+    // What try_again() takes: enough for a holder that runs to come to its end, twice, and for one
+    // that was put aside to run in between.
+    static constexpr int looks = 40;
+    static constexpr int yields = 2;
 
     const std::ptrdiff_t permits_;
     std::atomic<std::ptrdiff_t> count_;

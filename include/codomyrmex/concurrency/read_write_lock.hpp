@@ -2,7 +2,8 @@
 //
 // A lock that many may hold for reading or one for writing, for the threads of one process: a
 // shared mutex of the standard, with a gate in front that keeps either side from starving the
-// other. Worth it where reads are long or many; for short critical sections LocalLock is faster.
+// other, or our own that scales. Worth it where reads are long or many; for short critical sections
+// LocalLock is faster.
 // For one between processes see redis/read_write_lock.hpp.
 
 #ifndef CODOMYRMEX_CONCURRENCY_READ_WRITE_LOCK_HPP
@@ -11,6 +12,7 @@
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/timed_wait.hpp>
+#include <codomyrmex/concurrency/scalable_shared_mutex.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -19,8 +21,80 @@
 #include <cstdint>
 #include <mutex>
 #include <shared_mutex>
+#include <type_traits>
 
 namespace codomyrmex::concurrency {
+
+namespace detail {
+
+/// Where readers wait for writers that wait.
+class ReadWriteGate {
+  public:
+    /// Keeps the gate closed from its construction to its destruction.
+    class WaitingWriter {
+      public:
+        explicit WaitingWriter(ReadWriteGate& gate) : gate_{gate} {
+            const std::scoped_lock guard{gate_.mutex_};
+            ++gate_.writers_waiting_;
+        }
+
+        WaitingWriter(const WaitingWriter&) = delete;
+        WaitingWriter& operator=(const WaitingWriter&) = delete;
+
+        ~WaitingWriter() {
+            const std::scoped_lock guard{gate_.mutex_};
+            --gate_.writers_waiting_;
+            // A writer that gave up is nobody's turn; it opens the gate only if it was the last.
+            if (got_lock_) ++gate_.turn_;
+            gate_.moved_.notify_all();
+        }
+
+        void got_lock() noexcept { got_lock_ = true; }
+
+      private:
+        ReadWriteGate& gate_;
+        bool got_lock_ = false;
+    };
+
+    // Relaxed: the gate only decides who waits; exclusion and visibility are the mutex's. A reader
+    // that misses a writer which has just come gets in as if it had come before; one that sees a
+    // writer which has just left finds out at the gate, under its mutex. Each thread can slip past
+    // a waiting writer once or so: an atomic change is seen in a finite time.
+    [[nodiscard]] bool writer_waits() const noexcept {
+        return writers_waiting_.load(std::memory_order_relaxed) != 0;
+    }
+
+    /// Waits until no writer waits or one has had its turn. Returns: false if the deadline came.
+    bool pass(Deadline deadline) {
+        if (!writer_waits()) return true;
+        std::unique_lock guard{mutex_};
+        const auto turn = turn_;
+        return wait_until(moved_, guard, deadline,
+                          [&] { return !writer_waits() || turn_ != turn; });
+    }
+
+  private:
+    std::atomic<std::size_t> writers_waiting_{0};  // changes under mutex_
+    std::uint64_t turn_ = 0;                       // writers that waited and got the lock
+    std::mutex mutex_;
+    std::condition_variable moved_;
+};
+
+/// For a shared mutex that needs no gate.
+struct NoReadWriteGate {
+    struct WaitingWriter {
+        explicit WaitingWriter(NoReadWriteGate&) noexcept {}
+        void got_lock() noexcept {}
+    };
+    [[nodiscard]] static constexpr bool writer_waits() noexcept { return false; }
+    static constexpr bool pass(Deadline) noexcept { return true; }
+};
+
+/// A shared mutex in which readers that overlap do not starve a writer, and says so.
+template <class SharedMutex>
+concept FairSharedMutex = requires { requires SharedMutex::is_fair; };
+
+}  // namespace detail
 
 /// A shared mutex in which nobody starves.
 ///
@@ -32,9 +106,12 @@ namespace codomyrmex::concurrency {
 ///    if more writers wait; then it competes for the shared mutex, as it would without the gate.
 /// 3. try_lock_shared() fails, though only readers may be inside.
 ///
+/// A mutex that says `is_fair`, such as ScalableSharedMutex, gets no gate: its own rules hold.
+///
 /// So a thread that has a shared hold must not ask for a second one: a writer that comes between
-/// would make it wait for itself. Apart from that the rules are the mutex's: the thread that locked
-/// unlocks. It may be destroyed as soon as its last unlock lets another thread in.
+/// would make it wait for itself. Apart from that the rules are the mutex's: of those of the
+/// standard the thread that locked unlocks. It may be destroyed as soon as its last unlock lets
+/// another thread in.
 template <SharedLockable SharedMutex>
 class BasicReadWriteLock {
   public:
@@ -100,15 +177,15 @@ class BasicReadWriteLock {
     // The standard's verbs, for the standard's guards. The contracts are those of the verbs above.
 
     void lock() {
-        if (try_lock()) return;
-        WaitingWriter writer{*this};
+        if (try_lock_past_gate()) return;
+        WaitingWriter writer{gate_};
         mutex_.lock();
         writer.got_lock();
     }
 
     [[nodiscard]] bool try_lock() {
         // Not past writers that wait: they and the readers that wait for them came first.
-        return writers_waiting_.load(std::memory_order_relaxed) == 0 && mutex_.try_lock();
+        return !gate_.writer_waits() && mutex_.try_lock();
     }
 
     void unlock() noexcept { mutex_.unlock(); }
@@ -116,100 +193,78 @@ class BasicReadWriteLock {
     template <class Rep, class Period>
         requires TimedSharedLockable<SharedMutex>
     [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout) {
-        return try_lock() || lock_until(Deadline::after(timeout));
+        return try_lock_past_gate() || lock_until(Deadline::after(timeout));
     }
 
     template <class Clock, class Duration>
         requires TimedSharedLockable<SharedMutex>
     [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& when) {
-        return try_lock() || lock_until(Deadline::at(when));
+        return try_lock_past_gate() || lock_until(Deadline::at(when));
     }
 
     void lock_shared() {
-        if (writer_waits()) wait_at_gate(Deadline::never());
+        gate_.pass(Deadline::never());
         mutex_.lock_shared();
     }
 
-    [[nodiscard]] bool try_lock_shared() { return !writer_waits() && mutex_.try_lock_shared(); }
+    [[nodiscard]] bool try_lock_shared() {
+        return !gate_.writer_waits() && mutex_.try_lock_shared();
+    }
 
     void unlock_shared() noexcept { mutex_.unlock_shared(); }
 
     template <class Rep, class Period>
         requires TimedSharedLockable<SharedMutex>
     [[nodiscard]] bool try_lock_shared_for(const std::chrono::duration<Rep, Period>& timeout) {
-        return try_lock_shared() || lock_shared_until(Deadline::after(timeout));
+        return try_lock_shared_past_gate() || lock_shared_until(Deadline::after(timeout));
     }
 
     template <class Clock, class Duration>
         requires TimedSharedLockable<SharedMutex>
     [[nodiscard]] bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& when) {
-        return try_lock_shared() || lock_shared_until(Deadline::at(when));
+        return try_lock_shared_past_gate() || lock_shared_until(Deadline::at(when));
     }
 
   private:
-    /// Keeps the gate closed from its construction to its destruction.
-    class WaitingWriter {
-      public:
-        explicit WaitingWriter(BasicReadWriteLock& lock) : lock_{lock} {
-            const std::scoped_lock guard{lock_.gate_};
-            ++lock_.writers_waiting_;
+    static constexpr bool gated = !detail::FairSharedMutex<SharedMutex>;
+    using Gate = std::conditional_t<gated, detail::ReadWriteGate, detail::NoReadWriteGate>;
+    using WaitingWriter = typename Gate::WaitingWriter;
+
+    // A first try before a wait. A mutex that needs no gate makes its own.
+    bool try_lock_past_gate() {
+        if constexpr (gated) {
+            return try_lock();
+        } else {
+            return false;
         }
-
-        WaitingWriter(const WaitingWriter&) = delete;
-        WaitingWriter& operator=(const WaitingWriter&) = delete;
-
-        ~WaitingWriter() {
-            const std::scoped_lock guard{lock_.gate_};
-            --lock_.writers_waiting_;
-            // A writer that gave up is nobody's turn; it opens the gate only if it was the last.
-            if (got_lock_) ++lock_.turn_;
-            lock_.gate_moved_.notify_all();
-        }
-
-        void got_lock() noexcept { got_lock_ = true; }
-
-      private:
-        BasicReadWriteLock& lock_;
-        bool got_lock_ = false;
-    };
-
-    // Relaxed: the gate only decides who waits; exclusion and visibility are the mutex's. A reader
-    // that misses a writer which has just come gets in as if it had come before; one that sees a
-    // writer which has just left finds out at the gate, under its mutex. Each thread can slip past
-    // a waiting writer once or so: an atomic change is seen in a finite time.
-    [[nodiscard]] bool writer_waits() const noexcept {
-        return writers_waiting_.load(std::memory_order_relaxed) != 0;
     }
 
-    /// Waits until no writer waits or one has had its turn. Returns: false if the deadline came.
-    bool wait_at_gate(Deadline deadline) {
-        std::unique_lock guard{gate_};
-        const auto turn = turn_;
-        return detail::wait_until(gate_moved_, guard, deadline,
-                                  [&] { return !writer_waits() || turn_ != turn; });
+    bool try_lock_shared_past_gate() {
+        if constexpr (gated) {
+            return try_lock_shared();
+        } else {
+            return false;
+        }
     }
 
     bool lock_until(Deadline deadline) {
-        if (deadline.expired()) return false;
-        WaitingWriter writer{*this};
+        if (gated && deadline.expired()) return false;
+        WaitingWriter writer{gate_};
         const bool acquired = detail::try_lock_until(mutex_, deadline);
         if (acquired) writer.got_lock();
         return acquired;
     }
 
     bool lock_shared_until(Deadline deadline) {
-        if (deadline.expired()) return false;
-        if (writer_waits() && !wait_at_gate(deadline)) return false;
+        if (gated && deadline.expired()) return false;
+        if (!gate_.pass(deadline)) return false;
         return detail::try_lock_shared_until(mutex_, deadline);
     }
 
     // unlock() and unlock_shared() touch the mutex and nothing else, so that whoever they let in
     // may destroy the lock.
     SharedMutex mutex_;
-    std::atomic<std::size_t> writers_waiting_{0};  // changes under gate_
-    std::uint64_t turn_ = 0;                       // writers that waited and got the lock
-    std::mutex gate_;
-    std::condition_variable gate_moved_;
+    [[no_unique_address]] Gate gate_;
 };
 
 /// The read-write lock to take by default. It cannot be waited for with a limit.
@@ -218,8 +273,15 @@ using ReadWriteLock = BasicReadWriteLock<std::shared_mutex>;
 /// A read-write lock that can be waited for with a limit.
 using TimedReadWriteLock = BasicReadWriteLock<std::shared_timed_mutex>;
 
+/// A read-write lock whose reads scale with the processors, for a few locks that many threads read
+/// at once: see ScalableSharedMutex for its cost. It can be waited for with a limit, and a hold may
+/// end on another thread than it began on.
+using ScalableReadWriteLock = BasicReadWriteLock<ScalableSharedMutex>;
+
 static_assert(SharedLockable<ReadWriteLock> && !TimedLockable<ReadWriteLock>);
 static_assert(TimedSharedLockable<TimedReadWriteLock>);
+static_assert(TimedSharedLockable<ScalableReadWriteLock>);
+static_assert(sizeof(ScalableReadWriteLock) == sizeof(ScalableSharedMutex));
 
 }  // namespace codomyrmex::concurrency
 
