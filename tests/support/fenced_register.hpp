@@ -58,6 +58,9 @@ class FencedRegister {
         return true;
     }
 
+    /// Which of all accesses the last one was that this object was let through with, from 1 on.
+    [[nodiscard]] std::uint64_t place() const noexcept { return place_; }
+
     /// All that was let through, in order.
     [[nodiscard]] std::vector<Access> accesses() const {
         std::vector<Access> all(size() / sizeof(Access));
@@ -107,9 +110,11 @@ class FencedRegister {
         if (::write(file_.get(), &access, sizeof access) != static_cast<ssize_t>(sizeof access)) {
             throw_errno("write");
         }
+        place_ = size() / sizeof(Access);
     }
 
     Fd file_;
+    std::uint64_t place_ = 0;
 };
 
 /// What is wrong with the accesses of a register: a smaller token after a larger one, or an update

@@ -92,6 +92,7 @@ struct RedisServerOptions {
     bool tcp = false;                 ///< Listen on 127.0.0.1 too.
     std::string password{};           ///< Of the default user (requirepass); empty: none.
     bool debug = false;               ///< Allow DEBUG, which Redis 7 forbids by default.
+    std::vector<std::string> environment{};  ///< "NAME=value", added to what is inherited.
 };
 
 /// A running redis-server. Threads: command() and what uses it may be called from any thread; the
@@ -255,7 +256,8 @@ class RedisServer {
             argv.insert(argv.end(), {"--enable-debug-command", "yes"});
         }
         argv.insert(argv.end(), options_.args.begin(), options_.args.end());
-        process_ = Process::spawn(argv, {.output = log_path()});
+        process_ =
+            Process::spawn(argv, {.output = log_path(), .environment = options_.environment});
         try {
             wait_until_ready();
         } catch (...) {
