@@ -33,7 +33,8 @@ static int show(const std::string& program, std::string url) {
             url = server->url();
             std::cout << "Redis: a server of our own, which ends with the demo\n";
         } catch (const std::runtime_error& error) {
-            std::cout << "Redis: none (" << error.what() << "); local locks only\n";
+            std::cout << "Redis: none (" << error.what()
+                      << "); local locks only, unless you give --redis URL\n";
         }
     } else {
         codomyrmex::concurrency::RedisClient client{url};
@@ -55,7 +56,9 @@ static int show(const std::string& program, std::string url) {
     if (!histories.empty()) demo::print_time_line(histories);
     const bool wrong = std::ranges::any_of(
         results, [](const demo::Result& each) { return each.verdict == demo::Verdict::wrong; });
-    std::cout << (wrong ? "\nSomething is WRONG.\n" : "\nAll is as it should be.\n");
+    std::cout << (wrong         ? "\nSomething is WRONG.\n"
+                  : url.empty() ? "\nAll that ran is as it should be.\n"
+                                : "\nAll is as it should be.\n");
     return wrong ? 1 : 0;
 }
 

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: MIT
 #
 # sh with_lock_test.sh WITH_LOCK: what the tool promises, on the server that CODOMYRMEX_REDIS_URL
-# names (a unix socket: redis-cli is called on it). Prints what it checks; fails at the first that
+# names (a unix socket: redis-cli, or valkey-cli, is called on it). Prints what it checks; fails at the first that
 # is wrong.
 
 set -u
 tool=$1
 socket=${CODOMYRMEX_REDIS_URL#unix://}
+cli=$(command -v redis-cli || command -v valkey-cli)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -50,7 +51,7 @@ expect 'a ttl out of bounds' 64 "$(status_of "$tool" --ttl 1ms a -- true)"
 expect 'a malformed URL' 64 "$(status_of "$tool" --redis nonsense a -- true)"
 expect 'no server' 69 "$(status_of "$tool" --redis unix:///no/such.sock --wait 100ms a -- true)"
 expect 'standard input reaches the command' hello "$(echo hello | "$tool" a -- cat)"
-expect 'released afterwards' 0 "$(redis-cli -s "$socket" EXISTS 'codomyrmex:lock:{a}')"
+expect 'released afterwards' 0 "$("$cli" -s "$socket" EXISTS 'codomyrmex:lock:{a}')"
 
 first=$("$tool" a -- sh -c 'echo "$CODOMYRMEX_FENCE"')
 second=$("$tool" a -- sh -c 'echo "$CODOMYRMEX_FENCE"')
@@ -92,7 +93,7 @@ fi
     2>"$folder/err" &
 holder=$!
 await_file "$folder/d"
-redis-cli -s "$socket" DEL 'codomyrmex:lock:{d}' >/dev/null
+"$cli" -s "$socket" DEL 'codomyrmex:lock:{d}' >/dev/null
 wait $holder
 expect 'a lost lock' 76 $?
 expect 'the command was asked to end' yes "$([ -e "$folder/asked" ] && echo yes)"
@@ -101,6 +102,6 @@ expect 'the command was asked to end' yes "$([ -e "$folder/asked" ] && echo yes)
     2>"$folder/err" &
 holder=$!
 await_file "$folder/e"
-redis-cli -s "$socket" DEL 'codomyrmex:lock:{e}' >/dev/null
+"$cli" -s "$socket" DEL 'codomyrmex:lock:{e}' >/dev/null
 wait $holder
 expect 'a command that does not end is killed' 76 $?

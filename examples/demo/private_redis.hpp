@@ -6,6 +6,7 @@
 #ifndef CODOMYRMEX_CONCURRENCY_EXAMPLES_DEMO_PRIVATE_REDIS_HPP
 #define CODOMYRMEX_CONCURRENCY_EXAMPLES_DEMO_PRIVATE_REDIS_HPP
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -15,8 +16,10 @@
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace demo {
@@ -101,10 +104,7 @@ class Child {
 class PrivateRedis {
   public:
     /// Throws: std::runtime_error if there is no redis-server or it does not start.
-    PrivateRedis()
-        : server_{{"redis-server", "--port", "0", "--unixsocket", socket(), "--save", "",
-                   "--appendonly", "no", "--dir", folder_.file(".")},
-                  folder_.file("log")} {
+    PrivateRedis() : server_{start()} {
         for (int i = 0; !std::filesystem::exists(socket()); ++i) {
             if (!server_.running() || i == 500)
                 throw std::runtime_error("redis-server did not start");
@@ -116,6 +116,23 @@ class PrivateRedis {
 
   private:
     [[nodiscard]] std::string socket() const { return folder_.file("redis.sock"); }
+
+    // Redis, or what has grown from it.
+    [[nodiscard]] Child start() const {
+        std::vector<std::string> command{
+            "redis-server", "--port", "0",     "--unixsocket",   socket(), "--save", "",
+            "--appendonly", "no",     "--dir", folder_.file(".")};
+        try {
+            return Child{command, folder_.file("log")};
+        } catch (const std::runtime_error&) {
+            command.front() = "valkey-server";
+        }
+        try {
+            return Child{command, folder_.file("log")};
+        } catch (const std::runtime_error&) {
+            throw std::runtime_error("neither redis-server nor valkey-server can be started");
+        }
+    }
 
     Folder folder_;
     Child server_;
