@@ -22,15 +22,18 @@
 #include <mutex>
 #include <shared_mutex>
 #include <type_traits>
+#include <utility>
 
 namespace codomyrmex::concurrency {
 
 namespace detail {
 
-/// Where readers wait for writers that wait.
+/// Where readers wait for writers that wait, and writers for readers whose turn it is. So at most
+/// one writer at a time waits for the mutex behind it, and it does not matter whom that prefers:
+/// libstdc++'s prefers readers, libc++'s lets chance decide.
 class ReadWriteGate {
   public:
-    /// Keeps the gate closed from its construction to its destruction.
+    /// A writer that waits. Readers that come meanwhile wait at the gate.
     class WaitingWriter {
       public:
         explicit WaitingWriter(ReadWriteGate& gate) : gate_{gate} {
@@ -44,16 +47,66 @@ class ReadWriteGate {
         ~WaitingWriter() {
             const std::scoped_lock guard{gate_.mutex_};
             --gate_.writers_waiting_;
+            if (passed_) gate_.writer_passed_ = false;
             // A writer that gave up is nobody's turn; it opens the gate only if it was the last.
-            if (got_lock_) ++gate_.turn_;
+            if (got_lock_) {
+                ++gate_.turn_;
+                gate_.readers_to_pass_ += std::exchange(gate_.readers_waiting_, 0);
+            }
             gate_.moved_.notify_all();
+        }
+
+        /// Waits for the writer before it, and for the readers that waited for that one.
+        /// Returns: false if the deadline came.
+        bool pass(Deadline deadline) {
+            std::unique_lock guard{gate_.mutex_};
+            passed_ = wait_until(gate_.moved_, guard, deadline, [this] {
+                return !gate_.writer_passed_ && gate_.readers_to_pass_ == 0;
+            });
+            if (passed_) gate_.writer_passed_ = true;
+            return passed_;
         }
 
         void got_lock() noexcept { got_lock_ = true; }
 
       private:
         ReadWriteGate& gate_;
+        bool passed_ = false;
         bool got_lock_ = false;
+    };
+
+    /// A reader on its way through the gate; the next writer waits for the end of its life.
+    class PassingReader {
+      public:
+        explicit PassingReader(ReadWriteGate& gate) noexcept : gate_{gate} {}
+
+        PassingReader(const PassingReader&) = delete;
+        PassingReader& operator=(const PassingReader&) = delete;
+
+        ~PassingReader() {
+            if (!has_turn_) return;
+            const std::scoped_lock guard{gate_.mutex_};
+            if (--gate_.readers_to_pass_ == 0) gate_.moved_.notify_all();
+        }
+
+        /// Waits until no writer waits or one has had its turn. Returns: false if the deadline
+        /// came.
+        bool pass(Deadline deadline) {
+            if (!gate_.writer_waits()) return true;
+            std::unique_lock guard{gate_.mutex_};
+            const auto turn = gate_.turn_;
+            ++gate_.readers_waiting_;
+            const bool passed = wait_until(gate_.moved_, guard, deadline, [&] {
+                return !gate_.writer_waits() || gate_.turn_ != turn;
+            });
+            has_turn_ = gate_.turn_ != turn;
+            if (!has_turn_) --gate_.readers_waiting_;
+            return passed;
+        }
+
+      private:
+        ReadWriteGate& gate_;
+        bool has_turn_ = false;
     };
 
     // Relaxed: the gate only decides who waits; exclusion and visibility are the mutex's. A reader
@@ -64,18 +117,12 @@ class ReadWriteGate {
         return writers_waiting_.load(std::memory_order_relaxed) != 0;
     }
 
-    /// Waits until no writer waits or one has had its turn. Returns: false if the deadline came.
-    bool pass(Deadline deadline) {
-        if (!writer_waits()) return true;
-        std::unique_lock guard{mutex_};
-        const auto turn = turn_;
-        return wait_until(moved_, guard, deadline,
-                          [&] { return !writer_waits() || turn_ != turn; });
-    }
-
   private:
     std::atomic<std::size_t> writers_waiting_{0};  // changes under mutex_
+    std::size_t readers_waiting_ = 0;              // for the turn of a writer
+    std::size_t readers_to_pass_ = 0;              // have waited for one
     std::uint64_t turn_ = 0;                       // writers that waited and got the lock
+    bool writer_passed_ = false;                   // one waits for the mutex
     std::mutex mutex_;
     std::condition_variable moved_;
 };
@@ -84,10 +131,14 @@ class ReadWriteGate {
 struct NoReadWriteGate {
     struct WaitingWriter {
         explicit WaitingWriter(NoReadWriteGate&) noexcept {}
+        static constexpr bool pass(Deadline) noexcept { return true; }
         void got_lock() noexcept {}
     };
+    struct PassingReader {
+        explicit PassingReader(NoReadWriteGate&) noexcept {}
+        static constexpr bool pass(Deadline) noexcept { return true; }
+    };
     [[nodiscard]] static constexpr bool writer_waits() noexcept { return false; }
-    static constexpr bool pass(Deadline) noexcept { return true; }
 };
 
 /// A shared mutex in which readers that overlap do not starve a writer, and says so.
@@ -103,7 +154,7 @@ concept FairSharedMutex = requires { requires SharedMutex::is_fair; };
 ///
 /// 1. A reader that comes waits at the gate; those inside leave, and the writer gets its turn.
 /// 2. A reader at the gate is let go on as soon as one writer has got the lock since it came, even
-///    if more writers wait; then it competes for the shared mutex, as it would without the gate.
+///    if more writers wait: the next of them waits until that reader is inside.
 /// 3. try_lock_shared() fails, though only readers may be inside.
 ///
 /// A mutex that says `is_fair`, such as ScalableSharedMutex, gets no gate: its own rules hold.
@@ -179,6 +230,7 @@ class BasicReadWriteLock {
     void lock() {
         if (try_lock_past_gate()) return;
         WaitingWriter writer{gate_};
+        writer.pass(Deadline::never());
         mutex_.lock();
         writer.got_lock();
     }
@@ -203,7 +255,8 @@ class BasicReadWriteLock {
     }
 
     void lock_shared() {
-        gate_.pass(Deadline::never());
+        PassingReader reader{gate_};
+        reader.pass(Deadline::never());
         mutex_.lock_shared();
     }
 
@@ -229,6 +282,7 @@ class BasicReadWriteLock {
     static constexpr bool gated = !detail::FairSharedMutex<SharedMutex>;
     using Gate = std::conditional_t<gated, detail::ReadWriteGate, detail::NoReadWriteGate>;
     using WaitingWriter = typename Gate::WaitingWriter;
+    using PassingReader = typename Gate::PassingReader;
 
     // A first try before a wait. A mutex that needs no gate makes its own.
     bool try_lock_past_gate() {
@@ -250,6 +304,7 @@ class BasicReadWriteLock {
     bool lock_until(Deadline deadline) {
         if (gated && deadline.expired()) return false;
         WaitingWriter writer{gate_};
+        if (!writer.pass(deadline)) return false;
         const bool acquired = detail::try_lock_until(mutex_, deadline);
         if (acquired) writer.got_lock();
         return acquired;
@@ -257,7 +312,8 @@ class BasicReadWriteLock {
 
     bool lock_shared_until(Deadline deadline) {
         if (gated && deadline.expired()) return false;
-        if (!gate_.pass(deadline)) return false;
+        PassingReader reader{gate_};
+        if (!reader.pass(deadline)) return false;
         return detail::try_lock_shared_until(mutex_, deadline);
     }
 
