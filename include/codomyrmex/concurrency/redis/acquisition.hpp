@@ -40,14 +40,13 @@ struct Wait {
     std::stop_token stop{};                 ///< ends the wait as the deadline does
 };
 
-/// When a waiter asks again that was told so: the holder's lease may run out by then; those before
-/// it may have died, each holding things up by one grant; and a message may have been lost.
+/// When a waiter asks again: the holder's lease may run out by then; the one before it may have
+/// died with its grant; and a message may have been lost. Not later for those who stand farther
+/// back: they move up without being told, and then would sleep on behind one that died.
 [[nodiscard]] constexpr std::chrono::nanoseconds ask_again_after(
-    std::chrono::milliseconds holder_left, std::int64_t rank,
-    std::chrono::milliseconds grant_ttl) noexcept {
-    const std::chrono::nanoseconds turn = grant_ttl * (std::clamp<std::int64_t>(rank, 0, 1000) + 1);
+    std::chrono::milliseconds holder_left, std::chrono::milliseconds grant_ttl) noexcept {
     const std::chrono::nanoseconds soonest =
-        std::min<std::chrono::nanoseconds>({holder_left, turn, std::chrono::seconds{10}});
+        std::min<std::chrono::nanoseconds>({holder_left, grant_ttl, std::chrono::seconds{10}});
     return std::max<std::chrono::nanoseconds>(soonest, std::chrono::milliseconds{1});
 }
 
@@ -123,7 +122,8 @@ class Acquisition {
         return wait_.deadline.expired() || wait_.stop.stop_requested();
     }
     [[nodiscard]] Deadline limit() const {
-        return wait_.deadline.is_never() ? reach_ : caller_.limit(wait_.deadline);
+        if (wait_.deadline.is_never()) return reach_;
+        return wait_.for_holders ? wait_.deadline : caller_.limit(wait_.deadline);
     }
 
     void stand() {
@@ -146,12 +146,15 @@ class Acquisition {
             [&](const Reply& reply) {
                 acquired = read_acquire(reply);
                 return acquired.has_value();
-            });
+            },
+            wait_.stop);
         if (answer.retry.maybe_executed()) tenure_->mark_doubtful();
         if (!answer.ok) {
             const LockError error =
                 caller_.failure(answer, "cannot acquire '" + tenure_->name() + '\'');
-            if (contended_ && over() && error.code() == LockErrc::backend_unavailable) return {};
+            const bool gave_up =
+                (contended_ && over()) || (wait_.for_holders && wait_.stop.stop_requested());
+            if (gave_up && error.code() == LockErrc::backend_unavailable) return {};
             throw error;
         }
         keeper_.clock.learn(acquired->time, answer.sent);
@@ -159,6 +162,7 @@ class Acquisition {
         answered_ = acquired->time;
         connection_ = answer.connection;
         if (acquired->outcome != AcquireAnswer::Outcome::granted) return acquired;
+        granted_ = true;
         if (obtain({acquired->fence, acquired->fences, answer.sent, options().ttl, {}})) {
             return acquired;
         }
@@ -171,18 +175,20 @@ class Acquisition {
 
     // Returns: whether it was granted, in time; otherwise, it asks again.
     [[nodiscard]] bool await_grant(const AcquireAnswer& answer) {
-        const auto pause = ask_again_after(answer.left, answer.rank, keeper_.options.grant_ttl);
+        const auto pause = ask_again_after(answer.left, keeper_.options.grant_ttl);
         // Those who wait for one lease to run out do not ask all at once.
         const auto spread =
             std::min<std::chrono::nanoseconds>(pause / 16, std::chrono::milliseconds{20});
         const auto part =
             static_cast<std::int64_t>(std::hash<std::string>{}(tenure_->token()) % 1024U);
         sleep(pause + spread / 1024 * part);
-        const std::optional<Message> message = keeper_.take_grant(waiter_);
-        if (!message) return false;
+        const std::optional<DeliveredGrant> grant = keeper_.take_grant(waiter_);
+        if (!grant) return false;
         // Of another server, perhaps, which must confirm it.
         if (keeper_.pipeline.connections() != connection_) return false;
-        if (!obtain(grant_by_message(*message, asked_, answered_, waiter_.received))) return false;
+        if (!obtain(grant_by_message(grant->message, asked_, answered_, grant->received))) {
+            return false;
+        }
         handed_over_ = true;
         return true;
     }
@@ -206,7 +212,7 @@ class Acquisition {
             if (tenure_->doubtful()) {
                 keeper_.unwatch(*tenure_);
                 keeper_.cancel_later(tenure_);
-            } else if (standing_ || tenure_->deadline() != BootTime{}) {
+            } else if (standing_ || granted_) {
                 keeper_.release(tenure_, nullptr);
             }
         } catch (const std::exception&) {
@@ -223,6 +229,7 @@ class Acquisition {
     Deadline reach_;
     GrantWaiter waiter_;
     bool standing_ = false;
+    bool granted_ = false;  // by the server
     bool obtained_ = false;
     bool contended_ = false;
     bool handed_over_ = false;

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -50,9 +51,10 @@ class Caller {
 
     /// Sends what `make(call, give_up)` gives until it is answered in a way that `check(reply)`
     /// accepts, an error ends it, or `deadline` has passed. `give_up`: when this copy is given up.
+    /// `stop`: ends it between two copies as the deadline does.
     template <class Make, class Check>
-    [[nodiscard]] Answer run(KeeperState::Loaded& script, Deadline deadline, Make make,
-                             Check check) {
+    [[nodiscard]] Answer run(KeeperState::Loaded& script, Deadline deadline, Make make, Check check,
+                             const std::stop_token& stop = {}) {
         Answer answer;
         Backoff backoff{
             std::chrono::milliseconds{100},
@@ -61,8 +63,10 @@ class Caller {
         for (;;) {
             const auto patience = std::min<std::chrono::nanoseconds>(
                 deadline.remaining(), keeper_.options.response_timeout);
+            const Deadline limit =
+                stop.stop_possible() ? std::min(deadline, Deadline::after(patience)) : deadline;
             Exchange exchange =
-                keeper_.pipeline.request(make(call, detail::BootClock::now() + patience), deadline);
+                keeper_.pipeline.request(make(call, detail::BootClock::now() + patience), limit);
             Retry::Step step = Retry::Step::again_later;
             switch (exchange.outcome) {
                 case Exchange::Outcome::not_sent:
@@ -91,7 +95,7 @@ class Caller {
                 continue;
             }
             const std::chrono::nanoseconds pause = backoff.next();
-            if (pause >= deadline.remaining()) return answer;
+            if (pause >= deadline.remaining() || stop.stop_requested()) return answer;
             std::this_thread::sleep_for(pause);
         }
     }

@@ -173,6 +173,7 @@ class ClientCore {
     Released give_back(const std::shared_ptr<Hold>& hold) noexcept {
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
         const std::string& key = tenure->identity().lock_key;
+        const LeaveLine leave{keeper_->queues, key};
         try {
             const bool valid = hold->valid();
             if (!valid && hold->lose()) {
@@ -181,11 +182,12 @@ class ClientCore {
             const bool ours = hold->end() && valid;
             tenure->used_by(nullptr);
             pass_on(tenure, hold, ours);
-            keeper_->queues.leave(key);
             return ours ? Released::ours : Released::lost;
         } catch (const std::exception& error) {
-            events_->error(LockErrc::unknown_outcome,
-                           std::string{"cannot release: "} + error.what());
+            // Out of memory: the lease runs out, and who stands in line goes on.
+            keeper_->unwatch(*tenure);
+            keeper_->queues.lost(tenure);
+            report(LockErrc::unknown_outcome, error.what());
             return Released::unknown;
         }
     }
@@ -199,7 +201,8 @@ class ClientCore {
         }
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
         const std::string& key = tenure->identity().lock_key;
-        const auto line = keeper_->queues.find(key);
+        const LeaveLine leave{keeper_->queues, key};
+        const GiveUp give_up{keeper_->queues, tenure};
         // First no more renewals, then the release: none may come after it.
         keeper_->unwatch(*tenure);
         std::optional<std::int64_t> bits;
@@ -231,8 +234,6 @@ class ClientCore {
                                "' is unanswered (" + answer.retry.reason() +
                                "); it is repeated in the background");
         }
-        keeper_->queues.lost(tenure);
-        keeper_->queues.leave(key);
         return released;
     }
 
@@ -303,6 +304,48 @@ class ClientCore {
         return token;
     }
 
+    // What must be done whatever happens.
+    struct LeaveLine {
+        LocalQueues& queues;
+        const std::string& key;
+        LeaveLine(LocalQueues& of, const std::string& name) noexcept : queues{of}, key{name} {}
+        LeaveLine(const LeaveLine&) = delete;
+        LeaveLine& operator=(const LeaveLine&) = delete;
+        ~LeaveLine() { queues.leave(key); }
+    };
+    struct GiveUp {
+        LocalQueues& queues;
+        const std::shared_ptr<Tenure>& tenure;
+        GiveUp(LocalQueues& of, const std::shared_ptr<Tenure>& what) noexcept
+            : queues{of}, tenure{what} {}
+        GiveUp(const GiveUp&) = delete;
+        GiveUp& operator=(const GiveUp&) = delete;
+        ~GiveUp() { queues.lost(tenure); }
+    };
+
+    // Gives a tenure back, and its place in line, unless it found its use.
+    struct GiveUpUnless {
+        ClientCore& core;
+        LocalQueues::Line& line;
+        const std::shared_ptr<Tenure>& tenure;
+        bool used = false;
+        GiveUpUnless(ClientCore& of, LocalQueues::Line& in,
+                     const std::shared_ptr<Tenure>& what) noexcept
+            : core{of}, line{in}, tenure{what} {}
+        GiveUpUnless(const GiveUpUnless&) = delete;
+        GiveUpUnless& operator=(const GiveUpUnless&) = delete;
+        ~GiveUpUnless() {
+            if (used) return;
+            try {
+                core.keeper_->release(tenure, nullptr);
+            } catch (const std::exception&) {
+                // Out of memory: nobody renews it any more, so it runs out.
+            }
+            const std::lock_guard guard{line.mutex};
+            line.queue.lost(tenure);
+        }
+    };
+
     // --- The line of this process.
 
     [[nodiscard]] std::shared_ptr<Hold> take_turn(
@@ -327,9 +370,7 @@ class ClientCore {
                 if (auto hold = use(line, me.tenure, contended)) return hold;
                 continue;
             }
-            // One that was retained and will not do.
-            if (me.tenure) keeper_->release(me.tenure, nullptr);
-            if (auto hold = ask(line, identity, wait, entered, contended)) return *hold;
+            if (auto hold = ask(line, identity, wait, entered, contended, me.tenure)) return *hold;
         }
     }
 
@@ -351,41 +392,51 @@ class ClientCore {
     // once, to try again.
     [[nodiscard]] std::optional<std::shared_ptr<Hold>> ask(
         LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
-        const Wait& wait, BootTime entered, bool contended) {
+        const Wait& wait, BootTime entered, bool contended,
+        const std::shared_ptr<Tenure>& retained) {
         std::string failure;
+        const BootTime began = detail::BootClock::now();
         try {
+            // One that will not do.
+            if (retained) keeper_->release(retained, nullptr);
             const Deadline reach = reach_of(line, entered, contended);
             if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
-                asked(line, nullptr, failure);
+                asked(line, nullptr, failure, began);
                 return nullptr;
             }
             auto tenure = std::make_shared<Tenure>(identity, new_token(identity->options));
-            Acquisition acquisition{*keeper_,
-                                    tenure,
-                                    holder_text(identity->options.label),
-                                    block_of(line, identity->options),
-                                    wait,
-                                    reach};
-            if (!acquisition.run()) tenure = nullptr;
-            if (acquisition.handed_over()) grants_.fetch_add(1, std::memory_order_relaxed);
-            asked(line, tenure, failure);
+            {
+                // What it gives up goes out before the next in line asks.
+                Acquisition acquisition{*keeper_,
+                                        tenure,
+                                        holder_text(identity->options.label),
+                                        block_of(line, identity->options),
+                                        wait,
+                                        reach};
+                if (!acquisition.run()) tenure = nullptr;
+                contended = contended || acquisition.contended();
+                if (acquisition.handed_over()) grants_.fetch_add(1, std::memory_order_relaxed);
+            }
+            asked(line, tenure, failure, began);
             if (!tenure) return nullptr;
-            if (auto hold = use(line, tenure, contended || acquisition.contended())) return hold;
+            if (auto hold = use(line, tenure, contended)) return hold;
             return std::nullopt;
         } catch (const LockError& error) {
             if (error.code() == LockErrc::backend_unavailable) failure = error.what();
-            asked(line, nullptr, failure);
+            asked(line, nullptr, failure, began);
             throw;
         } catch (...) {
-            asked(line, nullptr, failure);
+            asked(line, nullptr, failure, began);
             throw;
         }
     }
 
-    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure,
-               std::string& failure) noexcept {
+    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure, std::string& failure,
+               BootTime began) noexcept {
         const std::lock_guard guard{line.mutex};
+        if (line.failure.empty()) line.unanswered_since = began;
         line.failure.swap(failure);
+        if (tenure) line.wanted = false;
         line.queue.asked(tenure, detail::BootClock::now());
     }
 
@@ -397,6 +448,7 @@ class ClientCore {
         {
             const std::lock_guard guard{line.mutex};
             if (contended) failure = line.failure;
+            entered = std::max(entered, line.unanswered_since);
         }
         if (failure.empty()) return Deadline::after(keeper_->options.patience);
         const Deadline reach =
@@ -418,17 +470,18 @@ class ClientCore {
     // Returns: null if it is lost already.
     [[nodiscard]] std::shared_ptr<Hold> use(LocalQueues::Line& line,
                                             const std::shared_ptr<Tenure>& tenure, bool contended) {
+        GiveUpUnless give_up{*this, line, tenure};
         auto hold = std::make_shared<Hold>(tenure, contended);
         const BootTime now = detail::BootClock::now();
         tenure->passed_on(now);
         tenure->used_by(hold);
         // After that: whoever finds it lost from now on tells this hold.
-        if (tenure->valid_at(now)) return hold;
+        if (tenure->valid_at(now)) {
+            give_up.used = true;
+            return hold;
+        }
         hold->end();
         tenure->used_by(nullptr);
-        keeper_->release(tenure, nullptr);
-        const std::lock_guard guard{line.mutex};
-        line.queue.lost(tenure);
         return nullptr;
     }
 
@@ -449,7 +502,8 @@ class ClientCore {
             }
             const BootTime now = detail::BootClock::now();
             const bool may_retain = identity.options.retain != identity.options.retain.zero() &&
-                                    now >= line->not_retained_before && keeper_->listens();
+                                    !line->wanted && now >= line->not_retained_before &&
+                                    keeper_->listens();
             switch (line->queue.give_back(tenure, may_retain, now)) {
                 case LocalQueue::GivenBack::handed:
                     local_handovers_.fetch_add(1, std::memory_order_relaxed);

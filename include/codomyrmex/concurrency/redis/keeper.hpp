@@ -121,6 +121,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     void lose(const std::shared_ptr<Tenure>& tenure, const char* reason) {
         tenure->close();
         const std::shared_ptr<Hold> user = tenure->user();
+        if (!user) unwatch(*tenure);
         queues.lost(tenure);
         if (user && user->lose()) events->lost({user->name(), user->fence(), reason});
     }
@@ -142,11 +143,12 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         if (subscriber_state_ == Subscriber::State::open) return true;
         if (subscriber_state_ == Subscriber::State::forbidden) return false;
         const std::uint64_t attempts = subscriptions_;
-        listening_ = true;
+        ++listeners_;
         start();
         wake();
         const Deadline limit = std::min(deadline, Deadline::after(options.connect_timeout));
         listened_.wait_until(guard, limit.time(), [&] { return subscriptions_ != attempts; });
+        --listeners_;
         return subscriber_state_ == Subscriber::State::open;
     }
     [[nodiscard]] bool listens() const {
@@ -166,7 +168,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     /// A grant that was delivered since the last call.
-    [[nodiscard]] std::optional<Message> take_grant(GrantWaiter& waiter) {
+    [[nodiscard]] std::optional<DeliveredGrant> take_grant(GrantWaiter& waiter) {
         const std::lock_guard guard{mutex_};
         waiter.state.set(GrantWaiter::waiting);
         return std::exchange(waiter.grant, std::nullopt);
@@ -247,11 +249,18 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const std::vector<Task> last = schedule_.take_releases();
         guard.unlock();
         try {
+            const Deadline limit = Deadline::after(last_words);
+            give_up_all();
             for (const Task& task : last)
                 send(task, Call::body);
-            for (const auto& tenure : queues.take_retained())
-                send({tenure, Duty::release, {}, false}, Call::body);
-            pipeline.drain(Deadline::after(last_words));
+            pipeline.drain(limit);
+            // What was answered with an error.
+            guard.lock();
+            const std::vector<Task> again = schedule_.take_releases();
+            guard.unlock();
+            for (const Task& task : again)
+                send(task, Call::body);
+            pipeline.drain(limit);
         } catch (const std::exception&) {
             // Nobody is left to tell; the leases run out.
         }
@@ -261,6 +270,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     // Does what is due. Returns: false if nothing was.
     bool work(std::unique_lock<std::mutex>& guard, BootTime now) {
         std::vector<Answer> answers = std::exchange(answers_, {});
+        const std::vector<LostLease> losses = std::exchange(losses_, {});
         Schedule::Due due = schedule_.take_due(now);
         std::vector<std::string> lines;
         while (!timers_.empty() && timers_.begin()->first <= now) {
@@ -269,14 +279,22 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         }
         const bool pump = pump_at_.expired();
         const bool subscribe = wants_subscription() && subscribe_at_.expired();
-        if (answers.empty() && due.empty() && lines.empty() && !pump && !subscribe) return false;
+        const bool unheard = std::exchange(unheard_, false);
+        if (answers.empty() && losses.empty() && due.empty() && lines.empty() && !pump &&
+            !subscribe && !unheard) {
+            return false;
+        }
         if (pump) pump_at_ = Deadline::never();
         guard.unlock();
         try {
             for (Answer& answer : answers)
                 settle(answer);
+            for (const LostLease& loss : losses)
+                events->lost(loss);
             for (const Task& task : due.lost)
                 lose(task.tenure, ran_out);
+            // Nobody can tell us any more that a lock is wanted.
+            if (unheard) give_up_all();
             for (const Task& task : due.work)
                 send(task, task.duty == Duty::renew ? Call::digest : Call::body);
             for (const std::string& key : lines)
@@ -302,7 +320,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         Deadline limit = std::min(Deadline::after(until - now), pump_at_);
         if (wants_subscription()) limit = std::min(limit, subscribe_at_);
         const bool open = subscriber_.state() == Subscriber::State::open;
-        if (open && (mailbox_.waiting() != 0)) {
+        if (open && (mailbox_.waiting() != 0 || !timers_.empty())) {
             const Deadline look = subscriber_.look_after(options.response_timeout);
             if (subscriber_.state() != Subscriber::State::open) return unsubscribed();
             limit = std::min(limit, look);
@@ -319,8 +337,12 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         ::poll(files.data(), files.size(),
                static_cast<int>(std::clamp<std::int64_t>(left, 0, 3'600'000)));
         if (files[0].revents != 0) wake_file_.drain();
-        if (files[1].revents != 0) receive();
-        if (files[2].revents != 0) attend_pipeline();
+        try {
+            if (files[1].revents != 0) receive();
+            if (files[2].revents != 0) attend_pipeline();
+        } catch (const std::exception& error) {
+            events->error(LockErrc::backend_unavailable, error.what());
+        }
         guard.lock();
         asleep_ = false;
         if (open && subscriber_.state() != Subscriber::State::open) unsubscribed();
@@ -349,12 +371,14 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     [[nodiscard]] bool wants_subscription() const noexcept {
-        return listening_ && subscriber_state_ == Subscriber::State::closed;
+        return subscriber_state_ == Subscriber::State::closed &&
+               (listeners_ != 0 || mailbox_.waiting() != 0 || !timers_.empty());
     }
 
     void unsubscribed() {
         subscriber_state_ = subscriber_.state();
         subscribe_at_ = Deadline::after(subscribe_pause_.next());
+        unheard_ = true;
     }
 
     // Without it for all below.
@@ -381,20 +405,14 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         pump_at_ = std::min(pump_at_, Deadline::after(*again));
     }
 
-    // While something connects, leases go on running out. Returns: false to stop connecting, where
-    // `others_first`: leases that are due shall not be lost behind a connection they do not need.
-    bool tick(bool others_first) {
-        std::vector<Task> lost;
-        bool go_on = true;
-        {
-            const std::lock_guard guard{mutex_};
-            const BootTime now = detail::BootClock::now();
-            lost = schedule_.take_lost(now);
-            go_on = !stopping_ && !(others_first && schedule_.next_due() <= now);
-        }
-        for (const Task& task : lost)
-            lose(task.tenure, ran_out);
-        return go_on;
+    // While something connects, leases go on running out. Returns: false to stop connecting, to
+    // tell of them; and where `others_first`, when any are due, for these shall not be lost behind
+    // a connection that they do not need.
+    [[nodiscard]] bool tick(bool others_first) {
+        const std::lock_guard guard{mutex_};
+        const BootTime now = detail::BootClock::now();
+        if (stopping_ || schedule_.has_lost(now)) return false;
+        return !others_first || schedule_.next_due() > now;
     }
 
     void send(const Task& task, Call call) {
@@ -416,9 +434,13 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             std::move(bytes), deadline, false,
             [this, task](Exchange& exchange) {
                 owed_.fetch_sub(1);
-                const std::lock_guard guard{mutex_};
-                answers_.push_back({task, std::move(exchange)});
-                wake();
+                try {
+                    const std::lock_guard guard{mutex_};
+                    answers_.push_back({task, std::move(exchange)});
+                    wake();
+                } catch (const std::exception&) {
+                    // Out of memory: the task becomes due again, as without an answer.
+                }
             },
             true);
     }
@@ -501,7 +523,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         {
             const std::lock_guard guard{mutex_};
             const BootTime now = detail::BootClock::now();
-            schedule_.postpone(*task.tenure, task.tenure->retry_due(now));
+            const BootTime due = task.tenure->retry_due(now);
+            const BootTime no_sooner = now + std::chrono::milliseconds{100};
+            schedule_.postpone(*task.tenure,
+                               task.duty == Duty::renew ? due : std::max(due, no_sooner));
             // Told once, not for each lease.
             tell = !stopping_ && now >= quiet_until_;
             if (tell) quiet_until_ = now + std::chrono::milliseconds{100};
@@ -527,11 +552,22 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             if (tenure->doubtful() || exchange.repeated) {
                 if (tenure->doubtful()) later(tenure, true);
             } else if (hold) {
-                events->lost({hold->name(), hold->fence(), not_ours});
+                tell_later({hold->name(), hold->fence(), not_ours});
             }
             return;
         }
-        later(tenure, false);
+        later(tenure, tenure->doubtful());
+    }
+
+    // This thread may drive the pipeline, and a hook may use it.
+    void tell_later(LostLease loss) noexcept {
+        try {
+            const std::lock_guard guard{mutex_};
+            losses_.push_back(std::move(loss));
+            wake();
+        } catch (const std::exception&) {
+            // Out of memory: it is not told.
+        }
     }
 
     void later(const std::shared_ptr<Tenure>& tenure, bool to_the_end) noexcept {
@@ -570,7 +606,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const BootTime now = detail::BootClock::now();
         std::vector<std::string> wanted;
         std::vector<std::shared_ptr<Tenure>> unwanted;
-        const bool open = subscriber_.receive([&](std::string_view text) {
+        subscriber_.receive([&](std::string_view text) {
             const std::optional<Message> message = read_message(text);
             if (!message) return;
             if (message->verb == "wanted") {
@@ -588,21 +624,24 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             give_up_retained(key);
         for (const auto& tenure : unwanted)
             release(tenure, nullptr);
-        if (open) return;
-        // Without it nobody can tell us that a lock is wanted.
-        for (const auto& tenure : queues.take_retained())
-            release(tenure, nullptr);
+    }
+
+    void give_up_all() {
+        queues.give_up_all(
+            [this](const std::shared_ptr<Tenure>& tenure) { release(tenure, nullptr); });
     }
 
     void give_up_retained(const std::string& key) {
-        const BootTime now = detail::BootClock::now();
-        if (const auto tenure = queues.wanted(key, now)) release(tenure, nullptr);
+        const auto again = queues.wanted(
+            key, detail::BootClock::now(),
+            [this](const std::shared_ptr<Tenure>& tenure) { release(tenure, nullptr); });
+        if (again) look_at(key, *again);
     }
 
     void time_out(const std::string& key, BootTime now) {
-        const LocalQueues::TimeOut found = queues.time_out(key, now);
-        if (found.tenure) release(found.tenure, nullptr);
-        if (found.again) look_at(key, *found.again);
+        const auto again = queues.time_out(
+            key, now, [this](const std::shared_ptr<Tenure>& tenure) { release(tenure, nullptr); });
+        if (again) look_at(key, *again);
     }
 
     static constexpr std::chrono::milliseconds look_again{5};
@@ -619,9 +658,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     Schedule schedule_;
     std::multimap<BootTime, std::string> timers_;
     std::vector<Answer> answers_;
+    std::vector<LostLease> losses_;
     Mailbox mailbox_;
-    bool listening_ = false;
+    std::size_t listeners_ = 0;  // threads that wait for the subscription
     Subscriber::State subscriber_state_ = Subscriber::State::closed;
+    bool unheard_ = false;             // it was lost
     std::uint64_t subscriptions_ = 0;  // tried
     std::condition_variable listened_;
     Deadline subscribe_at_ = Deadline::after(std::chrono::nanoseconds::zero());

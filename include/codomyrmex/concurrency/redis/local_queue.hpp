@@ -146,7 +146,7 @@ class LocalQueue {
     // With time and a fencing token for one more.
     [[nodiscard]] static bool usable(const Tenure& tenure, BootTime now) noexcept {
         return tenure.has_fence() && !tenure.doubtful() && tenure.valid_at(now) &&
-               tenure.deadline() - now > tenure.term() / 3;
+               tenure.renewable_at(now) && tenure.deadline() - now > tenure.term() / 3;
     }
 
     [[nodiscard]] bool may_hand_on(const Tenure& tenure, const LockIdentity& next,

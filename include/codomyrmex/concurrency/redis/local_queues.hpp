@@ -20,7 +20,6 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -31,8 +30,10 @@ class LocalQueues {
     struct Line {
         std::mutex mutex{};
         LocalQueue queue{};
-        std::string failure{};  ///< why the last to ask had no answer; empty if it had
+        std::string failure{};        ///< why the last to ask had no answer; empty if it had
+        BootTime unanswered_since{};  ///< and since when nobody had one
         BootTime retained_until{};
+        bool wanted = false;             ///< somebody elsewhere wants what is held here
         BootTime not_retained_before{};  ///< somebody elsewhere wanted it of late
         bool timed = false;              ///< the keeper will look at it
 
@@ -45,10 +46,12 @@ class LocalQueues {
     [[nodiscard]] std::shared_ptr<Line> come(const std::string& key) {
         Shard& shard = shard_of(key);
         const std::lock_guard guard{shard.mutex};
-        std::shared_ptr<Line>& line = shard.lines[key];
-        if (!line) line = std::make_shared<Line>();
-        ++line->users;
-        return line;
+        auto found = shard.lines.find(key);
+        if (found == shard.lines.end()) {
+            found = shard.lines.emplace(key, std::make_shared<Line>()).first;
+        }
+        ++found->second->users;
+        return found->second;
     }
 
     /// The line of the lock `key`, if there is one.
@@ -80,50 +83,47 @@ class LocalQueues {
         tidy(tenure->identity().lock_key);
     }
 
-    /// Somebody elsewhere wants the lock `key`. Returns: the lease that was retained and is to be
-    /// given back, if there is one.
-    [[nodiscard]] std::shared_ptr<Tenure> wanted(const std::string& key, BootTime now) {
+    /// Somebody elsewhere wants the lock `key`, which is therefore not retained for a while. Calls
+    /// `give(tenure)` for a lease that was retained, before anybody else can ask.
+    /// Returns: when to look at the line again, should nobody do that yet.
+    template <class Give>
+    std::optional<BootTime> wanted(const std::string& key, BootTime now, Give give) {
         const auto line = find(key);
-        if (!line) return nullptr;
+        if (!line) return std::nullopt;
         const std::lock_guard guard{line->mutex};
+        line->wanted = true;
         line->not_retained_before = now + std::chrono::seconds{1};
-        return line->queue.take_retained();
+        if (const auto tenure = line->queue.take_retained()) give(tenure);
+        if (std::exchange(line->timed, true)) return std::nullopt;
+        return line->not_retained_before;
     }
 
-    /// All leases that are retained, which are so no longer.
-    [[nodiscard]] std::vector<std::shared_ptr<Tenure>> take_retained() {
-        std::vector<std::shared_ptr<Tenure>> taken;
+    /// Calls `give(tenure)` for all leases that are retained, which are so no longer.
+    template <class Give>
+    void give_up_all(Give give) {
         for (Shard& shard : shards_) {
             const std::lock_guard guard{shard.mutex};
             for (auto& [key, line] : shard.lines) {
                 const std::lock_guard inner{line->mutex};
-                if (auto tenure = line->queue.take_retained()) taken.push_back(std::move(tenure));
+                if (const auto tenure = line->queue.take_retained()) give(tenure);
             }
         }
-        return taken;
     }
 
-    struct TimeOut {
-        std::shared_ptr<Tenure> tenure{};  ///< was retained for long enough: give it back
-        std::optional<BootTime> again{};   ///< when to look again
-    };
-
-    /// What a timer of the line `key` finds at `now`.
-    [[nodiscard]] TimeOut time_out(const std::string& key, BootTime now) {
-        TimeOut found;
+    /// The time has come to look at the line `key`. Calls `give(tenure)` for a lease that was
+    /// retained for long enough. Returns: when to look again.
+    template <class Give>
+    std::optional<BootTime> time_out(const std::string& key, BootTime now, Give give) {
         if (const auto line = find(key)) {
             const std::lock_guard guard{line->mutex};
             const BootTime due =
                 line->queue.retained() ? line->retained_until : line->not_retained_before;
-            if (due > now) {
-                found.again = due;
-                return found;
-            }
+            if (due > now) return due;
             line->timed = false;
-            found.tenure = line->queue.take_retained();
+            if (const auto tenure = line->queue.take_retained()) give(tenure);
         }
         tidy(key);
-        return found;
+        return std::nullopt;
     }
 
     /// How many leases are retained.

@@ -20,14 +20,19 @@
 
 namespace codomyrmex::concurrency::redis {
 
+/// A grant as it came, without its text.
+struct DeliveredGrant {
+    Message message{};
+    BootTime received{};
+};
+
 /// One thread that waits for a grant.
 struct GrantWaiter {
     static constexpr std::uint32_t waiting = 0;
     static constexpr std::uint32_t woken = 1;
 
     detail::WaitWord state{waiting};
-    std::optional<Message> grant{};  ///< without its text
-    BootTime received{};
+    std::optional<DeliveredGrant> grant{};
 };
 
 /// Not thread-safe. Whoever waits must not destroy its waiter before it has left the box.
@@ -59,9 +64,9 @@ class Mailbox {
         const auto found = waiters_.find(std::string{grant.token});
         if (found == waiters_.end()) return false;
         if (GrantWaiter* const waiter = found->second) {
-            waiter->grant = grant;
-            waiter->grant->verb = waiter->grant->token = waiter->grant->key = {};
-            waiter->received = received;
+            waiter->grant = {grant, received};
+            Message& kept = waiter->grant->message;
+            kept.verb = kept.token = kept.key = {};
             waiter->state.set(GrantWaiter::woken);
         }
         return true;

@@ -25,6 +25,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -107,7 +108,16 @@ class Pipeline {
         Lock lock{mutex_};
         Ended ended;
         const bool free = !std::exchange(driving_, true);
-        if (free) step(lock, at_once(), deadline, tick, ended);
+        try {
+            if (free) step(lock, at_once(), deadline, tick, ended);
+        } catch (...) {
+            // Out of memory. Others go on with a connection whose state they can rely on.
+            if (!lock.owns_lock()) lock.lock();
+            broken_ = true;
+            attended_ = false;
+            hand_on(lock, ended);
+            throw;
+        }
         std::optional<std::chrono::nanoseconds> again;
         if (queue_.size() != 0) again = attention();
         attended_ = again.has_value();
@@ -143,7 +153,7 @@ class Pipeline {
     /// server; does nothing if that is gone already.
     void disconnect(std::uint64_t connection) {
         const Lock lock{mutex_};
-        if (connections() == connection) broken_ = true;
+        if (connected_ && connections() == connection) broken_ = true;
     }
 
     [[nodiscard]] std::uint64_t connections() const noexcept { return connections_.load(); }
@@ -251,6 +261,8 @@ class Pipeline {
         driving_ = next != nullptr;
         // Under the lock, so that it cannot give up in between.
         const bool wake = next && next->state.set_quietly(Request::drive);
+        // What came while this thread read, and nobody waits for.
+        if (!next && queue_.unsent() != 0) write_now();
         const bool call = !driving_ && queue_.size() != 0 && !std::exchange(attended_, true);
         const std::chrono::nanoseconds within = attention();
         lock.unlock();
@@ -392,7 +404,15 @@ class Pipeline {
     }
 
     // The same for who does not drive: without waiting, and what goes wrong is left to the driver.
-    void write_now() {
+    void write_now() noexcept {
+        try {
+            try_write();
+        } catch (const std::exception&) {
+            broken_ = true;
+        }
+    }
+
+    void try_write() {
         if (!connected_ || broken_ || sending_ || !output_.empty()) return;
         if (!driving_ && unfit()) {
             broken_ = true;

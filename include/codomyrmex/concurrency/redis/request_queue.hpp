@@ -88,17 +88,17 @@ class RequestQueue {
     /// connection number `connection`.
     void take(std::string& output, BootTime now, Deadline::time_point steady_now,
               std::uint64_t connection) {
-        for (RequestPtr& request : unsent_) {
+        for (; !unsent_.empty(); unsent_.pop_front()) {
+            const RequestPtr& request = unsent_.front();
             output += request->bytes;
+            sent_.push_back(request);
             Exchange& exchange = request->exchange;
             exchange.repeated = exchange.outcome == Exchange::Outcome::unknown;
             exchange.outcome = Exchange::Outcome::unknown;
             exchange.sent = now;
             exchange.connection = connection;
             request->asked = steady_now;
-            sent_.push_back(std::move(request));
         }
-        unsent_.clear();
     }
 
     /// The request that `reply` answers, with the reply in it unless its caller gave up; null if

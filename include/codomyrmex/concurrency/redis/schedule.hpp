@@ -44,8 +44,13 @@ class Schedule {
     void add(Task task, BootTime due) {
         remove(*task.tenure);
         const Tenure* const tenure = task.tenure.get();
-        order_.emplace(due, tenure);
-        entries_.emplace(tenure, Entry{std::move(task), due});
+        const auto place = order_.emplace(due, tenure).first;
+        try {
+            entries_.emplace(tenure, Entry{std::move(task), due});
+        } catch (...) {
+            order_.erase(place);
+            throw;
+        }
     }
 
     void remove(const Tenure& tenure) noexcept {
@@ -112,13 +117,14 @@ class Schedule {
         return due;
     }
 
-    /// The leases that ran out, whatever else is due. No longer in the schedule.
-    [[nodiscard]] std::vector<Task> take_lost(BootTime now) {
-        std::vector<Task> lost;
-        for (const Tenure* tenure : due_by(now)) {
-            if (over(entries_.at(tenure).task, now)) drop(*tenure, lost);
+    /// Whether a lease ran out by `now` that take_due() has not found yet.
+    [[nodiscard]] bool has_lost(BootTime now) const {
+        for (const auto& [due, tenure] : order_) {
+            if (due > now) break;
+            const Task& task = entries_.at(tenure).task;
+            if (task.duty == Duty::renew && over(task, now)) return true;
         }
-        return lost;
+        return false;
     }
 
     /// The releases that were not answered. No longer in the schedule.
