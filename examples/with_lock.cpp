@@ -225,7 +225,7 @@ int main(int argc, char** argv) try {
         sigset_t mask;
         ::pthread_sigmask(SIG_BLOCK, &set, &mask);
         // Who ignores it, which is inherited, is not told how a child ended.
-        ::signal(SIGCHLD, SIG_DFL);
+        (void)::signal(SIGCHLD, SIG_DFL);
         RedisClient client{url};
         RedisLock lock{name, client, options};
         return run(lock, wait_for, grace_for, command, mask);
