@@ -186,6 +186,20 @@ TEST_CASE("A line that retains a lease stays, and goes once that was given back"
     }
 }
 
+TEST_CASE("That a lock was wanted elsewhere is remembered until its timer looks, though all left") {
+    LocalQueues queues;
+    const auto tenure = live("a");
+    retain(queues, tenure, start + 5s);
+    REQUIRE(queues.wanted(key_of(tenure), start) == tenure);
+    (void)queues.come(key_of(tenure));
+    queues.leave(key_of(tenure));
+    const auto line = queues.find(key_of(tenure));
+    REQUIRE(line != nullptr);
+    CHECK(line->not_retained_before == start + 1s);
+    CHECK_FALSE(queues.time_out(key_of(tenure), start + 1s).again.has_value());
+    CHECK(queues.find(key_of(tenure)) == nullptr);
+}
+
 TEST_CASE("A name that is not used here is neither wanted, lost nor timed out") {
     LocalQueues queues;
     const auto tenure = live("a");
