@@ -35,6 +35,18 @@ using test_support::TempDir;
 
 constexpr std::int64_t ms = 1'000'000;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+#else
+constexpr bool sanitized = false;
+#endif
+
 constexpr Rules rules{
     .lateness = 100ms, .handover = 100ms, .ttl = 500ms, .grant_ttl = 200ms, .arrival = 10ms};
 
@@ -1065,5 +1077,6 @@ TEST_CASE("Operations are checked at the rate of ten million in a minute") {
     CAPTURE(report.to_string());
     CHECK(report.total() == 0);
     CHECK(report.operations >= operations);
+    if (sanitized) return;  // Many times slower, and no matter.
     CHECK(took.count() * 10e6 / static_cast<double>(report.operations) < 60);
 }
