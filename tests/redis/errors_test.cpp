@@ -151,8 +151,7 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     }
     const bool may_publish = GENERATE(true, false);
     if (may_publish) {
-        for (const char* right :
-             {"&codomyrmex:*", "+publish", "+subscribe", "+pubsub|numsub"}) {
+        for (const char* right : {"&codomyrmex:*", "+publish", "+subscribe", "+pubsub|numsub"}) {
             rights.emplace_back(right);
         }
     }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -59,6 +60,30 @@ void retain(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure, BootTime
         line->timed = true;
     }
     queues.leave(key_of(tenure));
+}
+
+std::shared_ptr<Tenure> wanted(LocalQueues& queues, const std::string& key, BootTime now) {
+    std::shared_ptr<Tenure> given;
+    (void)queues.wanted(key, now, [&](const std::shared_ptr<Tenure>& tenure) { given = tenure; });
+    return given;
+}
+
+struct TimeOut {
+    std::shared_ptr<Tenure> tenure{};
+    std::optional<BootTime> again{};
+};
+
+TimeOut time_out(LocalQueues& queues, const std::string& key, BootTime now) {
+    TimeOut found;
+    found.again = queues.time_out(
+        key, now, [&](const std::shared_ptr<Tenure>& tenure) { found.tenure = tenure; });
+    return found;
+}
+
+std::vector<std::shared_ptr<Tenure>> take_retained(LocalQueues& queues) {
+    std::vector<std::shared_ptr<Tenure>> taken;
+    queues.give_up_all([&](const std::shared_ptr<Tenure>& tenure) { taken.push_back(tenure); });
+    return taken;
 }
 
 }  // namespace
@@ -126,26 +151,26 @@ TEST_CASE("A line that retains a lease stays, and goes once that was given back"
     CHECK(queues.retained() == 2);
 
     SECTION("because its time is over") {
-        const auto early = queues.time_out(key_of(a), start + 5s - 1ns);
+        const auto early = time_out(queues, key_of(a), start + 5s - 1ns);
         CHECK(early.tenure == nullptr);
         CHECK(early.again == start + 5s);
         CHECK(queues.retained() == 2);
-        const auto due = queues.time_out(key_of(a), start + 5s);
+        const auto due = time_out(queues, key_of(a), start + 5s);
         CHECK(due.tenure == a);
         CHECK_FALSE(due.again.has_value());
         CHECK(queues.find(key_of(a)) == nullptr);
         CHECK(queues.retained() == 1);
     }
     SECTION("because it is wanted elsewhere; and none is retained for a second") {
-        CHECK(queues.wanted(key_of(a), start + 1s) == a);
+        CHECK(wanted(queues, key_of(a), start + 1s) == a);
         CHECK(queues.retained() == 1);
-        CHECK(queues.wanted(key_of(a), start + 1s) == nullptr);
+        CHECK(wanted(queues, key_of(a), start + 1s) == nullptr);
         const auto line = queues.find(key_of(a));
         REQUIRE(line != nullptr);
         CHECK(line->not_retained_before == start + 2s);
         // The timer remembers that, and lets go of the line after it.
-        CHECK(queues.time_out(key_of(a), start + 2s - 1ns).again == start + 2s);
-        const auto due = queues.time_out(key_of(a), start + 2s);
+        CHECK(time_out(queues, key_of(a), start + 2s - 1ns).again == start + 2s);
+        const auto due = time_out(queues, key_of(a), start + 2s);
         CHECK(due.tenure == nullptr);
         CHECK_FALSE(due.again.has_value());
         CHECK(queues.find(key_of(a)) == nullptr);
@@ -154,19 +179,19 @@ TEST_CASE("A line that retains a lease stays, and goes once that was given back"
         queues.lost(a);
         CHECK(queues.retained() == 1);
         CHECK(a.use_count() == 1);
-        CHECK(queues.time_out(key_of(a), start + 5s).tenure == nullptr);
+        CHECK(time_out(queues, key_of(a), start + 5s).tenure == nullptr);
         CHECK(queues.find(key_of(a)) == nullptr);
     }
     SECTION("all at once, where nobody could tell that they are wanted") {
-        auto taken = queues.take_retained();
+        auto taken = take_retained(queues);
         REQUIRE(taken.size() == 2);
         if (taken[0] != a) std::swap(taken[0], taken[1]);
         CHECK(taken[0] == a);
         CHECK(taken[1] == b);
         CHECK(queues.retained() == 0);
-        CHECK(queues.take_retained().empty());
-        CHECK(queues.time_out(key_of(a), start + 1h).tenure == nullptr);
-        CHECK(queues.time_out(key_of(b), start + 1h).tenure == nullptr);
+        CHECK(take_retained(queues).empty());
+        CHECK(time_out(queues, key_of(a), start + 1h).tenure == nullptr);
+        CHECK(time_out(queues, key_of(b), start + 1h).tenure == nullptr);
         CHECK(queues.find(key_of(a)) == nullptr);
         CHECK(queues.find(key_of(b)) == nullptr);
     }
@@ -178,7 +203,7 @@ TEST_CASE("A line that retains a lease stays, and goes once that was given back"
             CHECK(line->queue.enter(waiter, false, start + 1s) == Entry::has);
         }
         CHECK(waiter.tenure == a);
-        const auto due = queues.time_out(key_of(a), start + 5s);
+        const auto due = time_out(queues, key_of(a), start + 5s);
         CHECK(due.tenure == nullptr);
         CHECK_FALSE(due.again.has_value());
         CHECK(queues.find(key_of(a)) == line);
@@ -190,22 +215,22 @@ TEST_CASE("That a lock was wanted elsewhere is remembered until its timer looks,
     LocalQueues queues;
     const auto tenure = live("a");
     retain(queues, tenure, start + 5s);
-    REQUIRE(queues.wanted(key_of(tenure), start) == tenure);
+    REQUIRE(wanted(queues, key_of(tenure), start) == tenure);
     (void)queues.come(key_of(tenure));
     queues.leave(key_of(tenure));
     const auto line = queues.find(key_of(tenure));
     REQUIRE(line != nullptr);
     CHECK(line->not_retained_before == start + 1s);
-    CHECK_FALSE(queues.time_out(key_of(tenure), start + 1s).again.has_value());
+    CHECK_FALSE(time_out(queues, key_of(tenure), start + 1s).again.has_value());
     CHECK(queues.find(key_of(tenure)) == nullptr);
 }
 
 TEST_CASE("A name that is not used here is neither wanted, lost nor timed out") {
     LocalQueues queues;
     const auto tenure = live("a");
-    CHECK(queues.wanted("p:lock:{a}", start) == nullptr);
+    CHECK(wanted(queues, "p:lock:{a}", start) == nullptr);
     queues.lost(tenure);
-    const auto due = queues.time_out("p:lock:{a}", start);
+    const auto due = time_out(queues, "p:lock:{a}", start);
     CHECK(due.tenure == nullptr);
     CHECK_FALSE(due.again.has_value());
     CHECK(queues.find("p:lock:{a}") == nullptr);
@@ -215,7 +240,7 @@ TEST_CASE("What is wanted while it is in use is not taken from its user") {
     LocalQueues queues;
     const auto tenure = live("a");
     use(queues, tenure);
-    CHECK(queues.wanted(key_of(tenure), start) == nullptr);
+    CHECK(wanted(queues, key_of(tenure), start) == nullptr);
     const auto line = queues.find(key_of(tenure));
     CHECK(line->not_retained_before == start + 1s);
     CHECK(line->queue.give_back(tenure, false, start) == GivenBack::release);
@@ -256,7 +281,7 @@ TEST_CASE("Threads that come and go by the same names find one line a name, and 
             }
             (void)queues.find(key);
             (void)queues.retained();
-            (void)queues.wanted(key, start);
+            (void)wanted(queues, key, start);
             queues.leave(key);
         }
     });

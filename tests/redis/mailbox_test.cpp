@@ -56,11 +56,11 @@ TEST_CASE("A grant goes to who waits for its token, and wakes it") {
     CHECK(box.deliver(grant_for("b"), start));
     CHECK(woken(b));
     REQUIRE(b.grant.has_value());
-    CHECK(b.grant->fence == 7);
-    CHECK(b.grant->fences == 2);
-    CHECK(b.grant->time == ServerTime{1'700'000'000s});
-    CHECK(b.grant->ttl == 1s);
-    CHECK(b.received == start);
+    CHECK(b.grant->message.fence == 7);
+    CHECK(b.grant->message.fences == 2);
+    CHECK(b.grant->message.time == ServerTime{1'700'000'000s});
+    CHECK(b.grant->message.ttl == 1s);
+    CHECK(b.grant->received == start);
     CHECK_FALSE(woken(a));
     CHECK_FALSE(a.grant.has_value());
     CHECK_FALSE(box.deliver(grant_for("c"), start));
@@ -74,9 +74,9 @@ TEST_CASE("What is delivered does not point into the message, which is gone by t
         const std::string text = "a";
         CHECK(box.deliver(grant_for(text), start));
     }
-    CHECK(waiter.grant->verb.data() == nullptr);
-    CHECK(waiter.grant->token.data() == nullptr);
-    CHECK(waiter.grant->key.data() == nullptr);
+    CHECK(waiter.grant->message.verb.data() == nullptr);
+    CHECK(waiter.grant->message.token.data() == nullptr);
+    CHECK(waiter.grant->message.key.data() == nullptr);
 }
 
 TEST_CASE("Of two grants of one token the last counts") {
@@ -86,8 +86,8 @@ TEST_CASE("Of two grants of one token the last counts") {
     box.wait("a", waiter);
     CHECK(box.deliver(grant_for("a", 7), start));
     CHECK(box.deliver(grant_for("a", 9), start + 1s));
-    CHECK(waiter.grant->fence == 9);
-    CHECK(waiter.received == start + 1s);
+    CHECK(waiter.grant->message.fence == 9);
+    CHECK(waiter.grant->received == start + 1s);
 }
 
 TEST_CASE("A grant of a token that has its lease already is not to be given back") {
