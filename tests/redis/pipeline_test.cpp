@@ -388,9 +388,9 @@ TEST_CASE("Threads get their own replies or none while connections come and go")
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
     FaultProxy proxy{server.url()};
-    // Every few requests one is cut, lost, answered with nonsense or with too much.
+    // Every few requests one is cut, lost or answered with nonsense. (A reply too many can only be
+    // told when no other is owed; that is tested above.)
     const std::vector<Fault> faults{Fault::cut().on(":7"), Fault::lose_reply().on(":13"),
-                                    Fault::append("$5\r\nwrong\r\n").on(":23"),
                                     Fault::replace_reply("?\r\n").on(":31")};
     for (const Fault& fault : faults)
         proxy.add(Fault{fault}.times(20));
@@ -412,7 +412,7 @@ TEST_CASE("Threads get their own replies or none while connections come and go")
     });
     CHECK(wrong == 0);
     CHECK(answered + unanswered == 400);
-    CHECK(unanswered >= 4 * 4);
+    CHECK(unanswered >= 4 * 3);
     CHECK(line.text({"ECHO", "mine"}) == "mine");
 }
 
@@ -470,9 +470,11 @@ TEST_CASE("What is to be repeated is sent again before what comes later, the res
                                  (exchange.repeated ? " repeated" : "")
                            : "unknown");
     };
-    line.pipeline.send(encode({"RPUSH", "list", "first"}), Deadline::never(), true, note);
-    line.pipeline.send(encode({"RPUSH", "list", "second"}), Deadline::never(), false, note);
-    CHECK(line.ask({"PING"}).outcome == Outcome::unknown);
+    line.pipeline.send(encode({"RPUSH", "list", "first"}), Deadline::never(), true, note, true);
+    line.pipeline.send(encode({"RPUSH", "list", "second"}), Deadline::never(), false, note, true);
+    const Exchange ping = line.ask({"PING"});
+    CHECK(ping.connection == 1);
+    CHECK(ping.outcome == Outcome::unknown);
     CHECK(line.text({"RPUSH", "list", "third"}).empty());
     CHECK(told == std::vector<std::string>{"unknown", "1 repeated"});
     CHECK(server.command({"LRANGE", "list", "0", "-1"}).elements.size() == 2);
