@@ -37,6 +37,7 @@ TEST_CASE("Two locks that the local backend makes for one name have nothing in c
 
 TEST_CASE("The local backend makes no semaphore without permits") {
     const LocalBackend backend;
-    CHECK(support::error_of([&] { [[maybe_unused]] auto none = backend.make_semaphore("pool", 0); }) ==
-          LockErrc::invalid_argument);
+    CHECK(support::error_of([&] {
+              [[maybe_unused]] auto none = backend.make_semaphore("pool", 0);
+          }) == LockErrc::invalid_argument);
 }
