@@ -28,9 +28,9 @@ namespace codomyrmex::concurrency {
 
 namespace detail {
 
-/// Where readers wait for writers that wait, and writers for readers whose turn it is. So at most
-/// one writer at a time waits for the mutex behind it, and it does not matter whom that prefers:
-/// libstdc++'s prefers readers, libc++'s lets chance decide.
+/// Where readers wait for writers that wait; and writers for readers whose turn has come and who
+/// do not get in, for not every shared mutex prefers readers as libstdc++'s does: libc++'s lets
+/// chance decide.
 class ReadWriteGate {
   public:
     /// A writer that waits. Readers that come meanwhile wait at the gate.
@@ -39,6 +39,8 @@ class ReadWriteGate {
         explicit WaitingWriter(ReadWriteGate& gate) : gate_{gate} {
             const std::scoped_lock guard{gate_.mutex_};
             ++gate_.writers_waiting_;
+            held_up_ = gate_.readers_to_pass_ != 0 &&
+                       Deadline::clock::now() - gate_.readers_turn_ > patience_of_readers;
         }
 
         WaitingWriter(const WaitingWriter&) = delete;
@@ -47,35 +49,34 @@ class ReadWriteGate {
         ~WaitingWriter() {
             const std::scoped_lock guard{gate_.mutex_};
             --gate_.writers_waiting_;
-            if (passed_) gate_.writer_passed_ = false;
             // A writer that gave up is nobody's turn; it opens the gate only if it was the last.
             if (got_lock_) {
                 ++gate_.turn_;
-                gate_.readers_to_pass_ += std::exchange(gate_.readers_waiting_, 0);
+                if (gate_.readers_waiting_ != 0) {
+                    if (gate_.readers_to_pass_ == 0) gate_.readers_turn_ = Deadline::clock::now();
+                    gate_.readers_to_pass_ += std::exchange(gate_.readers_waiting_, 0);
+                }
             }
             gate_.moved_.notify_all();
         }
 
-        /// Waits for the writer before it, and for the readers that waited for that one.
-        /// Returns: false if the deadline came.
+        /// Lets readers go first whose turn came long ago. Returns: false if the deadline came.
         bool pass(Deadline deadline) {
+            if (!held_up_) return true;
             std::unique_lock guard{gate_.mutex_};
-            passed_ = wait_until(gate_.moved_, guard, deadline, [this] {
-                return !gate_.writer_passed_ && gate_.readers_to_pass_ == 0;
-            });
-            if (passed_) gate_.writer_passed_ = true;
-            return passed_;
+            return wait_until(gate_.moved_, guard, deadline,
+                              [this] { return gate_.readers_to_pass_ == 0; });
         }
 
         void got_lock() noexcept { got_lock_ = true; }
 
       private:
         ReadWriteGate& gate_;
-        bool passed_ = false;
+        bool held_up_ = false;
         bool got_lock_ = false;
     };
 
-    /// A reader on its way through the gate; the next writer waits for the end of its life.
+    /// A reader on its way through the gate and into the mutex behind it.
     class PassingReader {
       public:
         explicit PassingReader(ReadWriteGate& gate) noexcept : gate_{gate} {}
@@ -118,11 +119,15 @@ class ReadWriteGate {
     }
 
   private:
+    // Long enough for threads to wake up. If writers always gave way to readers that are being
+    // woken, the lock would be idle most of the time.
+    static constexpr std::chrono::milliseconds patience_of_readers{1};
+
     std::atomic<std::size_t> writers_waiting_{0};  // changes under mutex_
     std::size_t readers_waiting_ = 0;              // for the turn of a writer
-    std::size_t readers_to_pass_ = 0;              // have waited for one
+    std::size_t readers_to_pass_ = 0;              // have waited for one and are not inside yet
     std::uint64_t turn_ = 0;                       // writers that waited and got the lock
-    bool writer_passed_ = false;                   // one waits for the mutex
+    Deadline::clock::time_point readers_turn_;     // when the first of readers_to_pass_ had passed
     std::mutex mutex_;
     std::condition_variable moved_;
 };
@@ -154,7 +159,8 @@ concept FairSharedMutex = requires { requires SharedMutex::is_fair; };
 ///
 /// 1. A reader that comes waits at the gate; those inside leave, and the writer gets its turn.
 /// 2. A reader at the gate is let go on as soon as one writer has got the lock since it came, even
-///    if more writers wait: the next of them waits until that reader is inside.
+///    if more writers wait; should it then not get in within a millisecond or so, writers that come
+///    wait until it has.
 /// 3. try_lock_shared() fails, though only readers may be inside.
 ///
 /// A mutex that says `is_fair`, such as ScalableSharedMutex, gets no gate: its own rules hold.

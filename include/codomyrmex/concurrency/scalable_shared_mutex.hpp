@@ -30,8 +30,8 @@ namespace codomyrmex::concurrency {
 /// A SharedTimedMutex, as the standard has it, with `Slots` reader counters on cache lines of their
 /// own. Nobody starves:
 ///
-/// 1. A writer tries a few times to find nobody inside. If there is somebody each time, after some
-///    hundred microseconds new readers wait until it has had its turn.
+/// 1. A writer tries a few times to find nobody inside. If there is somebody each time, after
+///    about half a millisecond new readers wait until it has had its turn.
 /// 2. A reader waits for one writer's turn at most: whoever waits to read when a writer unlocks is
 ///    let in before the next writer.
 /// 3. Writers among themselves have no order, as with std::mutex.
@@ -213,13 +213,13 @@ class BasicScalableSharedMutex {
     // a short hold takes, and less than to fall asleep and be woken.
     static constexpr int looks = 64;
 
-    // For how long a writer tries for a moment without readers before it makes one, and how long
-    // after its first try its second is. A processor with more threads than it can run at a time
-    // has put some of them aside in the middle of a read, and it takes far longer than a read until
-    // they run again. If every writer kept the others out for so long, all would wait most of the
-    // time.
-    static constexpr std::chrono::microseconds patience{250};
-    static constexpr std::chrono::microseconds first_pause{50};
+    // For how long a writer tries to find nobody inside before it keeps new readers out, and how
+    // long it stands back after each try. Where threads are more than processors, some were put
+    // aside in the middle of a read, and it takes far longer than a read until they run again. If
+    // each writer kept the others out for so long, all would wait most of the time. So would they
+    // if it tried often: a try wakes a thread for nothing.
+    static constexpr std::chrono::microseconds patience{400};
+    static constexpr std::chrono::microseconds pause{200};
 
     struct alignas(64) Slot {
         std::atomic<std::uint64_t> word{0};
@@ -343,8 +343,8 @@ class BasicScalableSharedMutex {
 
     bool lock_until(Deadline deadline) {
         std::unique_lock guard{mutex_};
-        auto pause = std::chrono::nanoseconds{first_pause};
-        for (auto impatient = Deadline::never(); !try_closed(guard); pause *= 2) {
+        auto impatient = Deadline::never();
+        while (!try_closed(guard)) {
             if (deadline.expired()) {
                 stand_back();
                 return false;

@@ -133,6 +133,7 @@ class WordMutex {
     };
 
     static Waiter* latest(std::uintptr_t word) noexcept {
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): it and the bits are one atomic word
         return reinterpret_cast<Waiter*>(word & ~bits);
     }
 
