@@ -86,6 +86,8 @@ class Acquisition {
             if (answer->outcome == AcquireAnswer::Outcome::granted) return true;
             if (answer->outcome == AcquireAnswer::Outcome::late) {
                 if (!limit().expired()) continue;
+                // Held when last seen, and then the time was over: that is no failure.
+                if (contended_ && over()) return false;
                 throw LockError(LockErrc::backend_unavailable,
                                 keeper_.endpoint.to_string() + ": the request for '" +
                                     tenure_->name() + "' was executed too late");

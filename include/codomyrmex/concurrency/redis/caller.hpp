@@ -70,6 +70,8 @@ class Caller {
             Retry::Step step = Retry::Step::again_later;
             switch (exchange.outcome) {
                 case Exchange::Outcome::not_sent:
+                    // A copy that the deadline cut off says nothing of why there was no answer.
+                    if (deadline.expired() && !answer.retry.reason().empty()) return answer;
                     step = answer.retry.not_sent(exchange.error);
                     break;
                 case Exchange::Outcome::unknown:
