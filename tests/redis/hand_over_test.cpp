@@ -464,3 +464,53 @@ TEST_CASE("connections that are killed again and again cost no lock and no waite
     CHECK(total > 100);
     CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }, 60s));
 }
+
+TEST_CASE("no thread in line sleeps on when the server does not answer the one that asks") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url(), {.patience = 300ms, .response_timeout = 100ms}};
+    client.ping();
+    server.stop();
+    std::atomic<int> unavailable{0};
+    const auto begin = std::chrono::steady_clock::now();
+    {
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < 6; ++i) {
+            threads.emplace_back([&] {
+                RedisLock lock{"name", client};
+                std::error_code code;
+                lock.lock(code);
+                if (code == LockErrc::backend_unavailable) ++unavailable;
+            });
+        }
+    }
+    const auto took = std::chrono::steady_clock::now() - begin;
+    server.cont();
+    CHECK(unavailable == 6);
+    // One after the other they would take 1.8 s.
+    CHECK(took < 1500ms);
+}
+
+TEST_CASE("a thread in line gets its turn when the hold of another is lost and never unlocked") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    RedisLock lost{"name", client, {.ttl = 150ms}};
+    lost.lock();
+    const std::uint64_t fence = lost.fence();
+    RedisLock lock{"name", client};
+    std::atomic<bool> holds{false};
+    std::uint64_t next = 0;
+    std::jthread waiter{[&] {
+        holds = lock.try_lock_for(20s);
+        next = lock.fence();
+    }};
+    server.command({"DEL", lock_key});
+    waiter.join();
+    CHECK(holds);
+    CHECK(next > fence);
+    std::error_code code;
+    lost.unlock(code);
+    CHECK(code == LockErrc::lease_lost);
+    CHECK(lock.valid());
+}
