@@ -45,7 +45,7 @@ struct Wait {
 /// back: they move up without being told, and then would sleep on behind one that died.
 [[nodiscard]] constexpr std::chrono::nanoseconds ask_again_after(
     std::chrono::milliseconds holder_left, std::chrono::milliseconds grant_ttl) noexcept {
-    const std::chrono::nanoseconds soonest =
+    const auto soonest =
         std::min<std::chrono::nanoseconds>({holder_left, grant_ttl, std::chrono::seconds{10}});
     return std::max<std::chrono::nanoseconds>(soonest, std::chrono::milliseconds{1});
 }
@@ -152,12 +152,10 @@ class Acquisition {
             wait_.stop);
         if (answer.retry.maybe_executed()) tenure_->mark_doubtful();
         if (!answer.ok) {
-            const LockError error =
-                caller_.failure(answer, "cannot acquire '" + tenure_->name() + '\'');
             const bool gave_up =
                 (contended_ && over()) || (wait_.for_holders && wait_.stop.stop_requested());
-            if (gave_up && error.code() == LockErrc::backend_unavailable) return {};
-            throw error;
+            if (gave_up && answer.retry.error() == LockErrc::backend_unavailable) return {};
+            throw caller_.failure(answer, "cannot acquire '" + tenure_->name() + '\'');
         }
         keeper_.clock.learn(acquired->time, answer.sent);
         asked_ = answer.sent;

@@ -39,7 +39,7 @@ class LocalQueues {
 
       private:
         friend class LocalQueues;
-        std::size_t users = 0;  // guarded by the shard
+        std::size_t users_ = 0;  // guarded by the shard
     };
 
     /// The line of the lock `key`, which stays until leave() was called as often.
@@ -50,7 +50,7 @@ class LocalQueues {
         if (found == shard.lines.end()) {
             found = shard.lines.emplace(key, std::make_shared<Line>()).first;
         }
-        ++found->second->users;
+        ++found->second->users_;
         return found->second;
     }
 
@@ -68,7 +68,7 @@ class LocalQueues {
         const std::lock_guard guard{shard.mutex};
         const auto found = shard.lines.find(key);
         if (found == shard.lines.end()) return;
-        --found->second->users;
+        --found->second->users_;
         sweep(shard, found);
     }
 
@@ -154,7 +154,7 @@ class LocalQueues {
 
     static void sweep(Shard& shard,
                       std::unordered_map<std::string, std::shared_ptr<Line>>::iterator found) {
-        if (found->second->users != 0) return;
+        if (found->second->users_ != 0) return;
         {
             const std::lock_guard guard{found->second->mutex};
             if (!found->second->queue.idle() || found->second->timed) return;

@@ -108,8 +108,8 @@ class BasicRedisLock {
     }
 
     /// The same until `stop` is asked to stop. Returns: true if acquired.
-    [[nodiscard]] bool lock(std::stop_token stop, OnError error = {}) {
-        return error.run([&] { return hold(until(Deadline::never(), std::move(stop))); });
+    [[nodiscard]] bool lock(const std::stop_token& stop, OnError error = {}) {
+        return error.run([&] { return hold(until(Deadline::never(), stop)); });
     }
 
     /// Takes the lock if it is free, without waiting for a holder; for the server at most
@@ -132,8 +132,8 @@ class BasicRedisLock {
     }
     template <class Rep, class Period>
     [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout,
-                                    std::stop_token stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout), std::move(stop));
+                                    const std::stop_token& stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::after(timeout), stop);
         return error.run([&] { return hold(wait); });
     }
 
@@ -146,8 +146,8 @@ class BasicRedisLock {
     }
     template <class Clock, class Duration>
     [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time,
-                                      std::stop_token stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time), std::move(stop));
+                                      const std::stop_token& stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::at(time), stop);
         return error.run([&] { return hold(wait); });
     }
 
@@ -183,8 +183,8 @@ class BasicRedisLock {
     }
 
     /// The same until `stop` is asked to stop; then an empty lease.
-    [[nodiscard]] lease_type lease(std::stop_token stop, OnError error = {}) {
-        return error.run([&] { return make_lease(until(Deadline::never(), std::move(stop))); });
+    [[nodiscard]] lease_type lease(const std::stop_token& stop, OnError error = {}) {
+        return error.run([&] { return make_lease(until(Deadline::never(), stop)); });
     }
 
     /// As try_lock(), with an empty lease for false.
@@ -201,8 +201,8 @@ class BasicRedisLock {
     }
     template <class Rep, class Period>
     [[nodiscard]] lease_type try_lease_for(const std::chrono::duration<Rep, Period>& timeout,
-                                           std::stop_token stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout), std::move(stop));
+                                           const std::stop_token& stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::after(timeout), stop);
         return error.run([&] { return make_lease(wait); });
     }
 
@@ -215,8 +215,8 @@ class BasicRedisLock {
     }
     template <class Clock, class Duration>
     [[nodiscard]] lease_type try_lease_until(const std::chrono::time_point<Clock, Duration>& time,
-                                             std::stop_token stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time), std::move(stop));
+                                             const std::stop_token& stop, OnError error = {}) {
+        const redis::Wait wait = until(Deadline::at(time), stop);
         return error.run([&] { return make_lease(wait); });
     }
 
