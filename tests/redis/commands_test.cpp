@@ -48,21 +48,38 @@ Tenure tenure_of(std::string_view name, LeaseOptions options = {.ttl = 30s}) {
             "abc-1f"};
 }
 
+const RequestNumber number{7};
+
+Reply text(std::string of) {
+    Reply reply;
+    reply.type = Reply::Type::string;
+    reply.text = std::move(of);
+    return reply;
+}
+
+Reply array(std::vector<Reply> of) {
+    Reply reply;
+    reply.type = Reply::Type::array;
+    reply.elements = std::move(of);
+    return reply;
+}
+
 }  // namespace
 
 TEST_CASE("An acquire has its keys, and its arguments in the order that the script reads") {
     const Tenure tenure = tenure_of("job");
-    CHECK(decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label",
-                                 "1700000000000000000", 33, "abc-1f 1000 33 host:1:2 label")) ==
-          Words{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
-                "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label"});
+    CHECK(
+        decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label", "1700000000000000000",
+                               33, "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
+        Words{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
+              "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
+              "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label", "2a"});
 }
 
 TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
     const Tenure tenure = tenure_of("job");
-    const Words words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, ""));
-    REQUIRE(words.size() == 13);
+    const Words words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
+    REQUIRE(words.size() == 14);
     CHECK(words[8] == "");
     CHECK(words[9] == "");
     CHECK(words[10] == "1");
@@ -71,11 +88,13 @@ TEST_CASE("An acquire that does not wait and knows no time says so by empty word
 
 TEST_CASE("A release has the waiter with it that the tenure stood as") {
     Tenure tenure = tenure_of("job");
-    CHECK(decode(release_command(Call::digest, tenure, "p:")) ==
+    CHECK(decode(release_command(Call::digest, tenure, "p:", number)) ==
           Words{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", ""});
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", "", "7"});
     tenure.stand_as("abc-1f 1000 1 text");
-    CHECK(decode(release_command(Call::digest, tenure, "p:")).back() == "abc-1f 1000 1 text");
+    const Words words = decode(release_command(Call::digest, tenure, "p:", number));
+    REQUIRE(words.size() == 10);
+    CHECK(words[8] == "abc-1f 1000 1 text");
 }
 
 TEST_CASE("A renewal is for the full time to live, whatever was granted") {
@@ -84,10 +103,10 @@ TEST_CASE("A renewal is for the full time to live, whatever was granted") {
     grant.since = BootTime{1h};
     grant.ttl = 1s;
     REQUIRE(tenure.granted(grant, BootTime{1h}));
-    CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000")) ==
+    CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000", number)) ==
           Words{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
                 "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
-                "1700000000000000000"});
+                "1700000000000000000", "7"});
 }
 
 TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
@@ -104,13 +123,13 @@ TEST_CASE("Called with its body, a script brings it along and all else stays the
         CHECK(decode(body) == words);
     };
     const auto acquire = [&](Call call) {
-        return acquire_command(call, tenure, "p:", "text", "", 2, tenure.waiter());
+        return acquire_command(call, tenure, "p:", "text", "", 2, tenure.waiter(), number);
     };
     check(acquire(Call::digest), acquire(Call::body), acquire_script);
-    check(release_command(Call::digest, tenure, "p:"), release_command(Call::body, tenure, "p:"),
-          release_script);
-    check(renew_command(Call::digest, tenure, ""), renew_command(Call::body, tenure, ""),
-          renew_script);
+    check(release_command(Call::digest, tenure, "p:", number),
+          release_command(Call::body, tenure, "p:", number), release_script);
+    check(renew_command(Call::digest, tenure, "", number),
+          renew_command(Call::body, tenure, "", number), renew_script);
 }
 
 TEST_CASE("Names may have any bytes, the server's own syntax too") {
@@ -119,9 +138,10 @@ TEST_CASE("Names may have any bytes, the server's own syntax too") {
         every_byte += static_cast<char>(byte);
     const std::string name = GENERATE_COPY(std::string{"a\r\n$1\r\nb"}, every_byte);
     const Tenure tenure = tenure_of(name);
-    for (const std::string& bytes :
-         {acquire_command(Call::body, tenure, "p:", every_byte, "", 1, "t 1 1 " + every_byte),
-          release_command(Call::body, tenure, "p:"), renew_command(Call::body, tenure, "")}) {
+    for (const std::string& bytes : {acquire_command(Call::body, tenure, "p:", every_byte, "", 1,
+                                                     "t 1 1 " + every_byte, number),
+                                     release_command(Call::body, tenure, "p:", number),
+                                     renew_command(Call::body, tenure, "", number)}) {
         const Words words = decode(bytes);
         REQUIRE(words.size() > 6);
         CHECK(words[3] == "p:lock:{" + encode_name(name) + "}");
@@ -134,4 +154,51 @@ TEST_CASE("A waiter says for how long it can be made the holder: its own time or
     CHECK(make_waiter(tenure_of("job", {.ttl = 30s}), 1s, 33, "host:1:2 a b") ==
           "abc-1f 1000 33 host:1:2 a b");
     CHECK(make_waiter(tenure_of("job", {.ttl = 500ms}), 1s, 1, "") == "abc-1f 500 1 ");
+}
+
+TEST_CASE("Permits are asked for with how many there are, and have a key more") {
+    Tenure tenure{std::make_shared<const LockIdentity>(
+                      make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
+                  "abc-1f"};
+    const Words keys{"4", "p:sem:{pool}", "p:sem:{pool}:fence", "p:sem:{pool}:queue",
+                     "p:sem:{pool}:meta"};
+    const auto check = [&](const std::string& bytes, const Script& script, const Words& arguments) {
+        Words expected{"EVALSHA", std::string{script.sha1}};
+        expected.insert(expected.end(), keys.begin(), keys.end());
+        expected.insert(expected.end(), arguments.begin(), arguments.end());
+        CHECK(decode(bytes) == expected);
+    };
+    check(acquire_command(Call::digest, tenure, "p:", "host:1:2", "9", 1, "waiter", number),
+          acquire_permits_script,
+          {"abc-1f", "30000", "host:1:2", "9", "2", "p:", "waiter", "5", "7"});
+    check(renew_command(Call::digest, tenure, "9", number), renew_permits_script,
+          {"abc-1f", "30000", "9", "7"});
+    check(reweigh_command(Call::digest, tenure, 3, "p:", number), reweigh_script,
+          {"abc-1f", "3", "p:", "7"});
+    check(resize_command(Call::digest, tenure.identity(), 9, "p:", number), resize_script,
+          {"9", "p:", "7"});
+    CHECK(make_waiter(tenure, 1s, 1, "text") == "abc-1f 1000 2 text");
+    tenure.stand_as("abc-1f 1000 2 text");
+    check(release_command(Call::digest, tenure, "p:", number), release_permits_script,
+          {"abc-1f", "p:", "abc-1f 1000 2 text", "7"});
+}
+
+TEST_CASE("A reply is that of a request if it ends with the request's number") {
+    const RequestNumber mine{0xabc};
+    CHECK(mine.text() == "abc");
+    const RequestNumber copy = mine;
+    CHECK(copy.text() == "abc");
+
+    Reply reply = array({text("1"), text("abc")});
+    REQUIRE(mine.take_from(reply));
+    CHECK(reply.elements.size() == 1);
+    CHECK_FALSE(mine.take_from(reply));
+
+    Reply of_another = array({text("1"), text("abd")});
+    CHECK_FALSE(mine.take_from(of_another));
+    CHECK(of_another.elements.size() == 2);
+    Reply echo = text("abc");
+    CHECK(mine.take_from(echo));
+    for (Reply none : {array({}), text("ab"), Reply{}})
+        CHECK_FALSE(mine.take_from(none));
 }

@@ -145,7 +145,7 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     std::vector<std::string> rights{"ACL", "SETUSER", "least", "on", ">pw", "~codomyrmex:*"};
     for (const char* right :
          {"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+pttl", "+pexpire", "+incrby",
-          "+zadd", "+zrem", "+zrange", "+zrank", "+zscore", "+zcard", "+ping", "+auth", "+select",
+          "+zadd", "+zrem", "+zrange", "+zrank", "+zscore", "+exists", "+ping", "+auth", "+select",
           "+client|setname"}) {
         rights.emplace_back(right);
     }

@@ -141,10 +141,50 @@ TEST_CASE("An identity has neither a name nor options out of their bounds") {
 
 TEST_CASE("What a message knows only the key of has the keys that its name would give it") {
     const LockIdentity named = make_identity("codomyrmex:", std::string_view{"a b\0{", 5}, {});
-    const LockIdentity keyed = identity_of_key(named.lock_key);
+    const LockIdentity keyed = identity_of_key("codomyrmex:", named.lock_key);
     CHECK(keyed.lock_key == named.lock_key);
     CHECK(keyed.fence_key == named.fence_key);
     CHECK(keyed.queue_key == named.queue_key);
     CHECK(keyed.name.empty());
     CHECK_NOTHROW(validate(keyed.options));
+}
+
+TEST_CASE("Each kind has keys of its own, and is known by them") {
+    const LockIdentity permits = make_permit_identity("p:", "job", 5, 2, {.ttl = 5s});
+    CHECK(permits.kind == KeyKind::semaphore);
+    CHECK(permits.lock_key == "p:sem:{job}");
+    CHECK(permits.meta_key == "p:sem:{job}:meta");
+    CHECK(permits.capacity == 5);
+    CHECK(permits.weight == 2);
+    const LockIdentity reader = make_read_write_identity("p:", "job", false, {.ttl = 5s});
+    const LockIdentity writer = make_read_write_identity("p:", "job", true, {.ttl = 5s});
+    CHECK(reader.lock_key == "p:rw:{job}");
+    CHECK(writer.lock_key == reader.lock_key);
+    CHECK(reader.weight == 1);
+    CHECK(writer.weight == reader.capacity);
+    CHECK(make_identity("p:", "job", {}).meta_key.empty());
+
+    CHECK(identity_of_key("p:", permits.lock_key).kind == KeyKind::semaphore);
+    CHECK(identity_of_key("p:", permits.lock_key).meta_key == permits.meta_key);
+    CHECK(identity_of_key("p:", reader.lock_key).kind == KeyKind::read_write);
+    CHECK(identity_of_key("p:", "p:lock:{sem:{}").kind == KeyKind::lock);
+    CHECK(identity_of_key("a longer prefix than the key", "p:").kind == KeyKind::lock);
+}
+
+TEST_CASE("Numbers of permits out of their bounds, and retention of permits, are refused") {
+    const auto refused = [](std::ptrdiff_t capacity, std::ptrdiff_t weight,
+                            LeaseOptions options = {}) {
+        return error_of([&] {
+                   (void)make_permit_identity("p:", "x", capacity, weight, options);
+               }) == LockErrc::invalid_argument;
+    };
+    CHECK(refused(0, 1));
+    CHECK(refused(-1, 1));
+    CHECK(refused(most_permits + 1, 1));
+    CHECK(refused(5, 0));
+    CHECK(refused(5, 6));
+    CHECK(refused(5, 1, {.ttl = 1s, .retain = 1s}));
+    CHECK_FALSE(refused(most_permits, most_permits));
+    CHECK(error_of([] { (void)make_read_write_identity("p:", "", true, {}); }) ==
+          LockErrc::invalid_argument);
 }

@@ -18,10 +18,12 @@
 #include <codomyrmex/concurrency/redis/lock.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
+#include <codomyrmex/concurrency/redis/read_write_lock.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
+#include <codomyrmex/concurrency/redis/semaphore.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #endif  // CODOMYRMEX_CONCURRENCY_REDIS_HPP

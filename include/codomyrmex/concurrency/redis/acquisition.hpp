@@ -20,6 +20,7 @@
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
+#include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -39,6 +40,16 @@ struct Wait {
     Deadline deadline = Deadline::never();  ///< where it waits
     std::stop_token stop{};                 ///< ends the wait as the deadline does
 };
+
+/// Until `deadline`, or until `stop` is asked to stop; once if the deadline has passed.
+[[nodiscard]] inline Wait wait_until(Deadline deadline, std::stop_token stop = {}) {
+    return {!deadline.expired(), deadline, std::move(stop)};
+}
+
+/// Not at all.
+[[nodiscard]] inline Wait wait_not() {
+    return wait_until(Deadline::after(std::chrono::nanoseconds::zero()));
+}
 
 /// When a waiter asks again: the holder's lease may run out by then; the one before it may have
 /// died with its grant; and a message may have been lost. Not later for those who stand farther
@@ -140,10 +151,11 @@ class Acquisition {
     [[nodiscard]] std::optional<AcquireAnswer> ask() {
         std::optional<AcquireAnswer> acquired;
         const Answer answer = caller_.run(
-            keeper_.acquire_loaded, limit(),
-            [&](Call call, BootTime give_up) {
+            scripts_of(tenure_->identity().kind).acquire, limit(),
+            [&](Call call, BootTime give_up, RequestNumber number) {
                 return acquire_command(call, *tenure_, keeper_.name.prefix, text_,
-                                       keeper_.clock.at(give_up), block_, tenure_->waiter());
+                                       keeper_.clock.at(give_up), block_, tenure_->waiter(),
+                                       number);
             },
             [&](const Reply& reply) {
                 acquired = read_acquire(reply);
@@ -155,6 +167,7 @@ class Acquisition {
             const bool gave_up =
                 (contended_ && over()) || (wait_.for_holders && wait_.stop.stop_requested());
             if (gave_up && answer.retry.error() == LockErrc::backend_unavailable) return {};
+            if (answer.retry.error() == LockErrc::mismatch) throw mismatch(answer);
             throw caller_.failure(answer, "cannot acquire '" + tenure_->name() + '\'');
         }
         keeper_.clock.learn(acquired->time, answer.sent);
@@ -171,6 +184,15 @@ class Acquisition {
                             "' was acquired, but the answer took longer than its lease of " +
                             std::to_string(options().ttl.count()) +
                             " ms is valid; ask for a longer ttl");
+    }
+
+    [[nodiscard]] LockError mismatch(const Answer& answer) const {
+        const std::string text = answer.retry.reason();
+        return {LockErrc::mismatch, keeper_.endpoint.to_string() + ": the semaphore '" +
+                                        tenure_->name() + "' has " +
+                                        std::string{classify(text).message} + " permits, not " +
+                                        std::to_string(tenure_->identity().capacity) +
+                                        "; use the same number everywhere, or resize() it"};
     }
 
     // Returns: whether it was granted, in time; otherwise, it asks again.

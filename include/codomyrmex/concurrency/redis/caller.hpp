@@ -49,11 +49,12 @@ class Caller {
         return deadline;
     }
 
-    /// Sends what `make(call, give_up)` gives until it is answered in a way that `check(reply)`
-    /// accepts, an error ends it, or `deadline` has passed. `give_up`: when this copy is given up.
-    /// `stop`: ends it between two copies as the deadline does.
+    /// Sends what `make(call, give_up, number)` gives, a call of `script`, until it is answered in
+    /// a way that `check(reply)` accepts, an error ends it, or `deadline` has passed. `give_up`:
+    /// when this copy is given up. `number`: what its reply repeats. `stop`: ends it between two
+    /// copies as the deadline does.
     template <class Make, class Check>
-    [[nodiscard]] Answer run(KeeperState::Loaded& script, Deadline deadline, Make make, Check check,
+    [[nodiscard]] Answer run(const Script& script, Deadline deadline, Make make, Check check,
                              const std::stop_token& stop = {}) {
         Answer answer;
         Backoff backoff{
@@ -65,8 +66,9 @@ class Caller {
                 deadline.remaining(), keeper_.options.response_timeout);
             const Deadline limit =
                 stop.stop_possible() ? std::min(deadline, Deadline::after(patience)) : deadline;
-            Exchange exchange =
-                keeper_.pipeline.request(make(call, detail::BootClock::now() + patience), limit);
+            const RequestNumber number = keeper_.next_number();
+            Exchange exchange = keeper_.pipeline.request(
+                make(call, detail::BootClock::now() + patience, number), limit);
             Retry::Step step = Retry::Step::again_later;
             switch (exchange.outcome) {
                 case Exchange::Outcome::not_sent:
@@ -80,7 +82,7 @@ class Caller {
                 case Exchange::Outcome::answered:
                     if (exchange.reply.is_error()) {
                         step = answer.retry.error_reply(exchange.reply.text);
-                    } else if (check(exchange.reply)) {
+                    } else if (number.take_from(exchange.reply) && check(exchange.reply)) {
                         answer.ok = true;
                         answer.sent = exchange.sent;
                         answer.connection = exchange.connection;

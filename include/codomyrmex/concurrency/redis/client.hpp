@@ -17,6 +17,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -104,6 +105,41 @@ class RedisClient {
         return root_->core().renew(hold, deadline);
     }
 
+    // --- the same for primitives with more than one holder; what a PermitClient needs
+
+    /// The keys and checked options of `weight` permits of the `capacity` of a semaphore.
+    /// Throws: LockError(invalid_argument).
+    [[nodiscard]] std::shared_ptr<const redis::LockIdentity> identify_permits(
+        std::string_view name, std::ptrdiff_t capacity, std::ptrdiff_t weight,
+        LeaseOptions options) const {
+        return std::make_shared<const redis::LockIdentity>(redis::make_permit_identity(
+            root_->options.prefix, name, capacity, weight, std::move(options)));
+    }
+
+    /// The keys and checked options of a read-write lock's readers, or writers.
+    /// Throws: LockError(invalid_argument).
+    [[nodiscard]] std::shared_ptr<const redis::LockIdentity> identify_read_write(
+        std::string_view name, bool writes, LeaseOptions options) const {
+        return std::make_shared<const redis::LockIdentity>(redis::make_read_write_identity(
+            root_->options.prefix, name, writes, std::move(options)));
+    }
+
+    /// Changes how many permits a hold has, without a gap. Returns: the hold that takes its place;
+    /// null if there is no room, and then `hold` stands as it did.
+    /// Throws: LockError(lease_lost); LockError if the outcome is not known by the deadline.
+    /// Cost: one round trip.
+    [[nodiscard]] std::shared_ptr<redis::Hold> reweigh(const std::shared_ptr<redis::Hold>& hold,
+                                                       std::uint64_t weight, Deadline deadline) {
+        return root_->core().reweigh(hold, weight, deadline);
+    }
+
+    /// Changes how many permits the semaphore has. Returns: how many it had; 0 if not known.
+    /// Throws: LockError. Cost: one round trip.
+    std::uint64_t resize(const redis::LockIdentity& identity, std::uint64_t capacity,
+                         Deadline deadline) {
+        return root_->core().resize(identity, capacity, deadline);
+    }
+
     /// Tells the hook `on_error` of a misuse that nobody else can be told of.
     void report(LockErrc errc, const std::string& what) noexcept {
         root_->core().report(errc, what);
@@ -121,12 +157,12 @@ class RedisClient {
         Root& operator=(const Root&) = delete;
         ~Root() {
             const redis::ClientCore* const last = core_.load(std::memory_order_acquire);
-            if (last->process() == detail::process_id()) delete last;
+            if (!last->forked()) delete last;
         }
 
         [[nodiscard]] redis::ClientCore& core() {
             redis::ClientCore* current = core_.load(std::memory_order_acquire);
-            if (current->process() == detail::process_id()) return *current;
+            if (!current->forked()) return *current;
             auto fresh = std::make_unique<redis::ClientCore>(endpoint, options);
             if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
                 // So that the server sees the parent's connections end when the parent does.

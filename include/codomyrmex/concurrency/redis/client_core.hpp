@@ -109,18 +109,17 @@ class ClientCore {
   public:
     /// Throws: std::exception if the system has no random numbers or no files.
     ClientCore(const Endpoint& endpoint, const ClientOptions& options)
-        : process_{detail::process_id()},
-          events_{std::make_shared<Events>(options.hooks)},
-          keeper_{std::make_shared<KeeperState>(endpoint, options, make_name(options, process_),
-                                                events_)} {}
+        : events_{std::make_shared<Events>(options.hooks)},
+          keeper_{std::make_shared<KeeperState>(endpoint, options, make_name(options), events_)} {}
     ClientCore(const ClientCore&) = delete;
     ClientCore& operator=(const ClientCore&) = delete;
 
     /// Ends the background thread, after at most 120 ms for releases that are unanswered.
     ~ClientCore() { keeper_->stop(); }
 
-    /// The process that made it; in another it must not be touched, but for close_in_child().
-    [[nodiscard]] std::int64_t process() const noexcept { return process_; }
+    /// Whether this is the child of the process that made it; there it must not be touched, but for
+    /// close_in_child().
+    [[nodiscard]] bool forked() const noexcept { return keeper_->mark->in_child(); }
     void close_in_child() noexcept { keeper_->close_in_child(); }
 
     [[nodiscard]] ClientStats stats() const {
@@ -142,10 +141,12 @@ class ClientCore {
     void report(LockErrc errc, const std::string& what) noexcept { events_->error(errc, what); }
 
     void ping(Deadline deadline) {
-        KeeperState::Loaded none;
         const Answer answer = caller_.run(
-            none, deadline, [](Call, BootTime) { return encode({"PING"}); },
-            [](const Reply& reply) { return reply.as_text() == "PONG"; });
+            ping_script, deadline,
+            [](Call, BootTime, RequestNumber number) {
+                return encode({"PING", number.text()});
+            },
+            [](const Reply&) { return true; });
         if (!answer.ok) throw caller_.failure(answer, "no answer to a ping");
     }
 
@@ -154,6 +155,7 @@ class ClientCore {
     /// Throws: LockError.
     [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
                                                 const Wait& wait) {
+        if (identity->kind != KeyKind::lock) return acquire_permits(identity, wait);
         const std::string& key = identity->lock_key;
         const auto line = keeper_->queues.come(key);
         std::shared_ptr<Hold> hold;
@@ -205,27 +207,27 @@ class ClientCore {
         const GiveUp give_up{keeper_->queues, tenure};
         // First no more renewals, then the release: none may come after it.
         keeper_->unwatch(*tenure);
-        std::optional<std::int64_t> bits;
+        std::optional<ReleaseAnswer> word;
         const Answer answer = caller_.run(
-            keeper_->release_loaded, caller_.limit(deadline),
-            [&](Call call, BootTime) {
-                return release_command(call, *tenure, keeper_->name.prefix);
+            scripts_of(tenure->identity().kind).release, caller_.limit(deadline),
+            [&](Call call, BootTime, RequestNumber number) {
+                return release_command(call, *tenure, keeper_->name.prefix, number);
             },
             [&](const Reply& reply) {
-                bits = reply.as_integer();
-                return bits && *bits >= 0 && *bits <= 3;
+                word = read_release(reply);
+                return word.has_value();
             });
         const bool repeated = answer.retry.maybe_executed();
         Released released = Released::unknown;
-        if (answer.ok && (*bits & 1) != 0) released = Released::ours;
-        if (answer.ok && (*bits & 1) == 0 && !repeated) released = Released::lost;
+        if (answer.ok && word->ours) released = Released::ours;
+        if (answer.ok && !word->ours && !repeated) released = Released::lost;
         if (released == Released::lost && hold->lose()) {
             events_->lost({hold->name(), hold->fence(), not_ours});
         }
         hold->end();
         tenure->close();
         tenure->used_by(nullptr);
-        if (!answer.ok || tenure->doubtful() || *bits > 1) {
+        if (!answer.ok || tenure->doubtful() || word->more) {
             tenure->doubtful() ? keeper_->cancel_later(tenure) : keeper_->release_later(tenure);
         }
         if (!answer.ok) {
@@ -243,9 +245,10 @@ class ClientCore {
         std::optional<RenewAnswer> renewal;
         for (;;) {
             const Answer answer = caller_.run(
-                keeper_->renew_loaded, caller_.limit(deadline),
-                [&](Call call, BootTime) {
-                    return renew_command(call, *tenure, keeper_->clock.at(tenure->deadline()));
+                scripts_of(tenure->identity().kind).renew, caller_.limit(deadline),
+                [&](Call call, BootTime, RequestNumber number) {
+                    return renew_command(call, *tenure, keeper_->clock.at(tenure->deadline()),
+                                         number);
                 },
                 [&](const Reply& reply) {
                     renewal = read_renew(reply);
@@ -265,18 +268,76 @@ class ClientCore {
         return false;
     }
 
+    /// Changes how many permits `hold` has. Returns: the hold that takes its place, under a new
+    /// fencing token; null if there is no room, and `hold` stands as it did.
+    /// Throws: LockError(lease_lost); LockError if the outcome is not known by the deadline.
+    [[nodiscard]] std::shared_ptr<Hold> reweigh(const std::shared_ptr<Hold>& hold,
+                                                std::uint64_t weight, Deadline deadline) {
+        const std::shared_ptr<Tenure>& tenure = hold->tenure();
+        std::optional<ReweighAnswer> word;
+        const Answer answer = caller_.run(
+            reweigh_script, caller_.limit(deadline),
+            [&](Call call, BootTime, RequestNumber number) {
+                return reweigh_command(call, *tenure, weight, keeper_->name.prefix, number);
+            },
+            [&](const Reply& reply) {
+                word = read_reweigh(reply);
+                return word.has_value();
+            });
+        if (!answer.ok) throw caller_.failure(answer, "cannot convert '" + hold->name() + '\'');
+        keeper_->clock.learn(word->time, answer.sent);
+        if (word->outcome == ReweighAnswer::Outcome::no_room) return nullptr;
+        if (word->outcome == ReweighAnswer::Outcome::lost || !hold->valid()) {
+            keeper_->unwatch(*tenure);
+            keeper_->lose(tenure, not_ours);
+            throw LockError(LockErrc::lease_lost,
+                            "'" + hold->name() + "' was lost before it could be converted");
+        }
+        auto next = std::make_shared<Hold>(*hold, word->fence);
+        if (!hold->end()) {
+            throw LockError(LockErrc::lease_lost,
+                            "'" + hold->name() + "' was lost while it was converted");
+        }
+        tenure->used_by(next);
+        if (!tenure->valid_at(detail::BootClock::now()) && next->lose()) {
+            events_->lost({next->name(), next->fence(), "it ran out while it was converted"});
+        }
+        return next;
+    }
+
+    /// Changes how many permits the semaphore has. Returns: how many it had; 0 if it was unknown.
+    /// Throws: LockError.
+    std::uint64_t resize(const LockIdentity& identity, std::uint64_t capacity, Deadline deadline) {
+        std::int64_t old = 0;
+        const Answer answer = caller_.run(
+            resize_script, caller_.limit(deadline),
+            [&](Call call, BootTime, RequestNumber number) {
+                return resize_command(call, identity, capacity, keeper_->name.prefix, number);
+            },
+            [&](const Reply& reply) {
+                if (reply.type != Reply::Type::array || reply.elements.size() != 1) return false;
+                old = reply.elements[0].as_integer().value_or(-1);
+                return old >= 0;
+            });
+        if (!answer.ok) throw caller_.failure(answer, "cannot resize '" + identity.name + '\'');
+        return static_cast<std::uint64_t>(old);
+    }
+
   private:
+    // No script, and so nothing to load.
+    static constexpr Script ping_script{ScriptId::none, "ping", {}, {}};
+
     static constexpr const char* not_ours = "the server no longer has it under this token";
 
     // How many fencing tokens a lease may reserve that is retained: more than can be used within
     // the second by which the fence may lead the clock.
     static constexpr std::uint64_t retained_block = 1'000'000;
 
-    [[nodiscard]] static ProcessName make_name(const ClientOptions& options, std::int64_t process) {
+    [[nodiscard]] static ProcessName make_name(const ClientOptions& options) {
         ProcessName name;
         name.prefix = options.prefix;
         name.id = detail::random_hex_128();
-        name.holder = detail::host_name() + ':' + std::to_string(process) + ':';
+        name.holder = detail::host_name() + ':' + std::to_string(detail::process_id()) + ':';
         name.channel = options.prefix + "wake:" + name.id;
         return name;
     }
@@ -404,7 +465,8 @@ class ClientCore {
                 asked(line, nullptr, failure, began);
                 return nullptr;
             }
-            auto tenure = std::make_shared<Tenure>(identity, new_token(identity->options));
+            auto tenure =
+                std::make_shared<Tenure>(identity, new_token(identity->options), keeper_->mark);
             {
                 // What it gives up goes out before the next in line asks.
                 Acquisition acquisition{*keeper_,
@@ -485,10 +547,43 @@ class ClientCore {
         return nullptr;
     }
 
+    // --- Permits, of which this process may have many: each thread stands in the server's queue
+    // itself, so that those who fit beside each other are served together.
+
+    [[nodiscard]] std::shared_ptr<Hold> acquire_permits(
+        const std::shared_ptr<const LockIdentity>& identity, const Wait& wait) {
+        bool contended = false;
+        for (;;) {
+            auto tenure =
+                std::make_shared<Tenure>(identity, new_token(identity->options), keeper_->mark);
+            Acquisition acquisition{*keeper_, tenure, holder_text(identity->options.label),
+                                    1,        wait,   Deadline::after(keeper_->options.patience)};
+            if (!acquisition.run()) return nullptr;
+            contended = contended || acquisition.contended();
+            if (acquisition.handed_over()) grants_.fetch_add(1, std::memory_order_relaxed);
+            if (auto hold = use(tenure, contended)) return hold;
+        }
+    }
+
+    // Returns: null if it is lost already; it is then given back.
+    [[nodiscard]] std::shared_ptr<Hold> use(const std::shared_ptr<Tenure>& tenure, bool contended) {
+        auto hold = std::make_shared<Hold>(tenure, contended);
+        tenure->used_by(hold);
+        // After that: whoever finds it lost from now on tells this hold.
+        if (tenure->valid_at(detail::BootClock::now())) return hold;
+        hold->end();
+        tenure->used_by(nullptr);
+        keeper_->release(tenure, nullptr);
+        return nullptr;
+    }
+
     // To the next in line, to nobody for a while, or back to the server.
     void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
                  bool ours) {
         const LockIdentity& identity = tenure->identity();
+        if (identity.kind != KeyKind::lock) {
+            return keeper_->release(tenure, ours ? hold : nullptr);
+        }
         const auto line = keeper_->queues.find(identity.lock_key);
         bool timer = false;
         BootTime until{};
@@ -525,7 +620,6 @@ class ClientCore {
         if (timer) keeper_->look_at(identity.lock_key, until);
     }
 
-    const std::int64_t process_;
     std::atomic<std::uint64_t> counter_{1};
     std::atomic<std::uint64_t> local_handovers_{0};
     std::atomic<std::uint64_t> grants_{0};

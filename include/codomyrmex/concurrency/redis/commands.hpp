@@ -9,11 +9,18 @@
 #include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/redis/permit_scripts.hpp>
+#include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -30,51 +37,121 @@ struct ProcessName {
     std::string channel{};  ///< what it is subscribed to
 };
 
-/// The request for a lock. `waiter`: as in make_waiter(), or empty to try only.
+/// The scripts of one kind.
+struct Scripts {
+    const Script& acquire;
+    const Script& release;
+    const Script& renew;
+};
+[[nodiscard]] inline Scripts scripts_of(KeyKind kind) noexcept {
+    if (kind == KeyKind::lock) return {acquire_script, release_script, renew_script};
+    return {acquire_permits_script, release_permits_script, renew_permits_script};
+}
+
+/// A number for each request that it has in common with no other of this process, and that its
+/// reply repeats.
+class RequestNumber {
+  public:
+    explicit RequestNumber(std::uint64_t number) noexcept {
+        const auto end = std::to_chars(text_.data(), text_.data() + text_.size(), number, 16);
+        size_ = static_cast<std::size_t>(end.ptr - text_.data());
+    }
+    [[nodiscard]] std::string_view text() const noexcept { return {text_.data(), size_}; }
+
+    /// Whether `reply` repeats it, as the whole or the last of it; it is then taken off, so that
+    /// the script's answer is left.
+    [[nodiscard]] bool take_from(Reply& reply) const {
+        if (reply.type == Reply::Type::string) return reply.text == text();
+        if (reply.type != Reply::Type::array || reply.elements.empty()) return false;
+        if (reply.elements.back().as_text() != text()) return false;
+        reply.elements.pop_back();
+        return true;
+    }
+
+  private:
+    std::array<char, 16> text_{};
+    std::size_t size_ = 0;
+};
+
+/// A call of `script` about what `identity` names.
+[[nodiscard]] inline std::string call_script(Call call, const Script& script,
+                                             const LockIdentity& identity,
+                                             std::initializer_list<std::string_view> arguments) {
+    std::array<std::string_view, 16> words{};
+    auto* end = words.begin();
+    *end++ = call == Call::body ? "EVAL" : "EVALSHA";
+    *end++ = call == Call::body ? script.body : script.sha1;
+    *end++ = identity.kind == KeyKind::lock ? "3" : "4";
+    for (const std::string* key : {&identity.lock_key, &identity.fence_key, &identity.queue_key})
+        *end++ = *key;
+    if (identity.kind != KeyKind::lock) *end++ = identity.meta_key;
+    end = std::ranges::copy(arguments, end).out;
+    return encode(std::span<const std::string_view>{words.begin(), end});
+}
+
+/// The request for a lease. `waiter`: as in make_waiter(), or empty to try only. `block`: how many
+/// fencing tokens, of a lock.
 [[nodiscard]] inline std::string acquire_command(Call call, const Tenure& tenure,
                                                  std::string_view prefix, std::string_view text,
                                                  std::string_view not_after, std::uint64_t block,
-                                                 std::string_view waiter) {
+                                                 std::string_view waiter, RequestNumber number) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
-    const std::string fences = std::to_string(block);
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? acquire_script.body : acquire_script.sha1, "3",
-                   identity.lock_key, identity.fence_key, identity.queue_key, tenure.token(), ttl,
-                   text, not_after, fences, prefix, waiter});
+    if (identity.kind == KeyKind::lock) {
+        const std::string fences = std::to_string(block);
+        return call_script(
+            call, acquire_script, identity,
+            {tenure.token(), ttl, text, not_after, fences, prefix, waiter, number.text()});
+    }
+    const std::string weight = std::to_string(identity.weight);
+    const std::string capacity = std::to_string(identity.capacity);
+    return call_script(
+        call, acquire_permits_script, identity,
+        {tenure.token(), ttl, text, not_after, weight, prefix, waiter, capacity, number.text()});
 }
 
 /// How a waiter stands in the queue: with all that whoever makes it the holder must know.
 [[nodiscard]] inline std::string make_waiter(const Tenure& tenure,
                                              std::chrono::milliseconds grant_ttl,
                                              std::uint64_t block, std::string_view text) {
+    const LockIdentity& identity = tenure.identity();
     std::string waiter = tenure.token();
     waiter += ' ';
-    waiter += std::to_string(std::min(grant_ttl, tenure.identity().options.ttl).count());
+    waiter += std::to_string(std::min(grant_ttl, identity.options.ttl).count());
     waiter += ' ';
-    waiter += std::to_string(block);
+    waiter += std::to_string(identity.kind == KeyKind::lock ? block : identity.weight);
     waiter += ' ';
     waiter += text;
     return waiter;
 }
 
 [[nodiscard]] inline std::string release_command(Call call, const Tenure& tenure,
-                                                 std::string_view prefix) {
-    const LockIdentity& identity = tenure.identity();
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? release_script.body : release_script.sha1, "3",
-                   identity.lock_key, identity.fence_key, identity.queue_key, tenure.token(),
-                   prefix, tenure.waiter()});
+                                                 std::string_view prefix, RequestNumber number) {
+    return call_script(call, scripts_of(tenure.identity().kind).release, tenure.identity(),
+                       {tenure.token(), prefix, tenure.waiter(), number.text()});
 }
 
 [[nodiscard]] inline std::string renew_command(Call call, const Tenure& tenure,
-                                               std::string_view not_after) {
-    const LockIdentity& identity = tenure.identity();
-    const std::string ttl = std::to_string(identity.options.ttl.count());
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? renew_script.body : renew_script.sha1, "3",
-                   identity.lock_key, identity.fence_key, identity.queue_key, tenure.token(), ttl,
-                   not_after});
+                                               std::string_view not_after, RequestNumber number) {
+    const std::string ttl = std::to_string(tenure.identity().options.ttl.count());
+    return call_script(call, scripts_of(tenure.identity().kind).renew, tenure.identity(),
+                       {tenure.token(), ttl, not_after, number.text()});
+}
+
+/// The request to have `weight` permits from now on.
+[[nodiscard]] inline std::string reweigh_command(Call call, const Tenure& tenure,
+                                                 std::uint64_t weight, std::string_view prefix,
+                                                 RequestNumber number) {
+    return call_script(call, reweigh_script, tenure.identity(),
+                       {tenure.token(), std::to_string(weight), prefix, number.text()});
+}
+
+/// The request that the semaphore shall have `capacity` permits.
+[[nodiscard]] inline std::string resize_command(Call call, const LockIdentity& identity,
+                                                std::uint64_t capacity, std::string_view prefix,
+                                                RequestNumber number) {
+    return call_script(call, resize_script, identity,
+                       {std::to_string(capacity), prefix, number.text()});
 }
 
 }  // namespace codomyrmex::concurrency::redis

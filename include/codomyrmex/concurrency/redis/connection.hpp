@@ -153,22 +153,22 @@ class Connection {
     /// that. Does not close.
     template <class Take>
     [[nodiscard]] Io receive_ready(Take take) {
-        const auto got = socket_.receive_now(
-            [this](const char* bytes, std::size_t size) { reader_.feed(bytes, size); });
-        std::string broken;
-        for (bool more = got == detail::SocketResult::done; more;) {
-            std::optional<Reply> next = reader_.next(broken);
-            surplus_ = !next || reader_.has_surplus();
-            more = next && surplus_;
-            if (next) take(std::move(*next));
+        return read_replies(socket_.receive_now([this](const char* bytes, std::size_t size) {
+            reader_.feed(bytes, size);
+        }),
+                            take);
+    }
+
+    /// The same, and waits until something comes. Returns: also timeout or stopped.
+    template <class Take, class Tick = detail::NoTick>
+    [[nodiscard]] Io receive_soon(Take take, Deadline deadline, Tick&& tick = {}) {
+        const auto got = socket_.receive_soon(
+            [this](const char* bytes, std::size_t size) { reader_.feed(bytes, size); }, deadline,
+            tick);
+        if (got == detail::SocketResult::timeout || got == detail::SocketResult::stopped) {
+            return from(got);
         }
-        if (!broken.empty()) {
-            error_ = "protocol error: " + broken;
-            return Io::failed;
-        }
-        if (got != detail::SocketResult::failed) return Io::done;
-        error_ = socket_.error();
-        return Io::failed;
+        return read_replies(got, take);
     }
 
     /// Whether receive_ready() was left with a part of a reply.
@@ -196,6 +196,25 @@ class Connection {
     }
 
   private:
+    // After something was received, or not.
+    template <class Take>
+    [[nodiscard]] Io read_replies(detail::SocketResult got, Take& take) {
+        std::string broken;
+        for (bool more = got == detail::SocketResult::done; more;) {
+            std::optional<Reply> next = reader_.next(broken);
+            surplus_ = !next || reader_.has_surplus();
+            more = next && surplus_;
+            if (next) take(std::move(*next));
+        }
+        if (!broken.empty()) {
+            error_ = "protocol error: " + broken;
+            return Io::failed;
+        }
+        if (got != detail::SocketResult::failed) return Io::done;
+        error_ = socket_.error();
+        return Io::failed;
+    }
+
     [[nodiscard]] static Io from(detail::SocketResult result) noexcept {
         switch (result) {
             case detail::SocketResult::done:

@@ -120,6 +120,46 @@ struct RenewAnswer {
     return RenewAnswer{static_cast<RenewAnswer::Outcome>(*kind), to_server_time(*time)};
 }
 
+/// What the release script answers: {1} or {0}, and 2 more.
+struct ReleaseAnswer {
+    bool ours = false;
+    bool more = false;  ///< to be called again
+};
+
+/// Returns: nothing for what the script does not answer.
+[[nodiscard]] inline std::optional<ReleaseAnswer> read_release(const Reply& reply) {
+    if (reply.type != Reply::Type::array || reply.elements.size() != 1) return std::nullopt;
+    const auto bits = reply.elements[0].as_integer();
+    if (!bits || *bits < 0 || *bits > 3) return std::nullopt;
+    return ReleaseAnswer{(*bits & 1) != 0, (*bits & 2) != 0};
+}
+
+/// What the reweigh script answers.
+struct ReweighAnswer {
+    enum class Outcome : std::uint8_t { lost, converted, no_room };
+
+    Outcome outcome = Outcome::lost;
+    ServerTime time{};
+    std::uint64_t fence = 0;  ///< if converted
+};
+
+/// Returns: nothing for what the script does not answer.
+[[nodiscard]] inline std::optional<ReweighAnswer> read_reweigh(const Reply& reply) {
+    if (reply.type != Reply::Type::array || reply.elements.size() != 4) return std::nullopt;
+    const auto kind = reply.elements[0].as_integer();
+    const auto time = read_stamp(reply.elements[1].as_text().value_or(""));
+    if (!kind || !time || (*kind != 0 && *kind != 1 && *kind != 3)) return std::nullopt;
+    ReweighAnswer answer;
+    answer.time = to_server_time(*time);
+    if (*kind == 3) answer.outcome = ReweighAnswer::Outcome::no_room;
+    if (*kind != 1) return answer;
+    const auto fence = read_stamp(reply.elements[2].as_text().value_or(""));
+    if (!fence) return std::nullopt;
+    answer.outcome = ReweighAnswer::Outcome::converted;
+    answer.fence = *fence;
+    return answer;
+}
+
 /// A message that the server published to this process: "wanted <key>", or
 /// "grant <token> <fence> <how many> <server time> <ms> <key>". A key may have any bytes.
 struct Message {

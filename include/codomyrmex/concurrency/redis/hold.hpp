@@ -16,6 +16,7 @@
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_HOLD_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_HOLD_HPP
 
+#include <codomyrmex/concurrency/detail/fork_mark.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
@@ -42,8 +43,11 @@ class Hold;
 /// Threads: all members may be called from any thread, but those that are marked.
 class Tenure {
   public:
-    Tenure(std::shared_ptr<const LockIdentity> identity, std::string token)
-        : identity_{std::move(identity)}, token_{std::move(token)} {}
+    /// `mark`: of the process that wants it.
+    Tenure(
+        std::shared_ptr<const LockIdentity> identity, std::string token,
+        std::shared_ptr<const detail::ForkMark> mark = std::make_shared<const detail::ForkMark>())
+        : identity_{std::move(identity)}, token_{std::move(token)}, mark_{std::move(mark)} {}
     Tenure(const Tenure&) = delete;
     Tenure& operator=(const Tenure&) = delete;
     ~Tenure() = default;
@@ -153,7 +157,7 @@ class Tenure {
     [[nodiscard]] const std::string& waiter() const noexcept { return waiter_; }
 
     /// True in the child of a fork, where this memory is a copy and the lease is the parent's.
-    [[nodiscard]] bool forked() const noexcept { return detail::process_id() != process_; }
+    [[nodiscard]] bool forked() const noexcept { return mark_->in_child(); }
 
     /// Who is to be told when it is lost. Empty: nobody.
     void used_by(std::shared_ptr<Hold> hold) noexcept {
@@ -171,7 +175,7 @@ class Tenure {
 
     const std::shared_ptr<const LockIdentity> identity_;
     const std::string token_;
-    const std::int64_t process_ = detail::process_id();
+    const std::shared_ptr<const detail::ForkMark> mark_;
     std::uint64_t next_fence_ = 0;
     std::uint64_t fences_left_ = 0;
     bool doubtful_ = false;
@@ -193,6 +197,11 @@ class Hold {
     /// Requires: the tenure is live, has a token left, and nobody else has its use.
     Hold(std::shared_ptr<Tenure> tenure, bool contended) noexcept
         : tenure_{std::move(tenure)}, fence_{tenure_->take_fence()}, contended_{contended} {}
+
+    /// The hold that takes the place of `other`, under another fencing token of the server's. Who
+    /// has the stop token of the one has that of the other.
+    Hold(const Hold& other, std::uint64_t fence) noexcept
+        : tenure_{other.tenure_}, fence_{fence}, contended_{other.contended_}, stop_{other.stop_} {}
 
     [[nodiscard]] const std::shared_ptr<Tenure>& tenure() const noexcept { return tenure_; }
     [[nodiscard]] const std::string& name() const noexcept { return tenure_->name(); }

@@ -8,19 +8,36 @@
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
 
-/// What all leases of one lock object have in common: its name, its keys, its options.
+/// What is held under a name. Each kind has names of its own.
+enum class KeyKind : std::uint8_t {
+    lock,        ///< one holder
+    semaphore,   ///< holders with a number of permits each
+    read_write,  ///< the same, of very many permits: a reader has one, a writer all
+};
+
+/// How many permits a semaphore may have, and how many readers there may be at a time.
+inline constexpr std::ptrdiff_t most_permits = 1'000'000;
+
+/// What all leases of one object have in common: its name, its keys, its options.
 struct LockIdentity {
     std::string name{};
-    std::string lock_key{};
+    KeyKind kind = KeyKind::lock;
+    std::string lock_key{};  ///< of the holder, or the holders
     std::string fence_key{};
     std::string queue_key{};
+    std::string meta_key{};      ///< of what else is known about holders; empty for a lock
+    std::uint64_t weight = 1;    ///< how many permits each lease has
+    std::uint64_t capacity = 1;  ///< how many there are
     LeaseOptions options{};
 };
 
@@ -86,25 +103,86 @@ inline void validate_name(std::string_view name) {
     return encoded;
 }
 
-/// What follows from the key of a lock alone.
-[[nodiscard]] inline LockIdentity identity_of_key(std::string key) {
+/// What a key of that kind begins with, after the prefix.
+[[nodiscard]] constexpr std::string_view key_word(KeyKind kind) noexcept {
+    switch (kind) {
+        case KeyKind::lock:
+            break;
+        case KeyKind::semaphore:
+            return "sem:{";
+        case KeyKind::read_write:
+            return "rw:{";
+    }
+    return "lock:{";
+}
+
+/// What follows from the key of the holder alone, under the key prefix `prefix`.
+[[nodiscard]] inline LockIdentity identity_of_key(std::string_view prefix, std::string key) {
     LockIdentity identity;
+    const std::string_view rest = std::string_view{key}.substr(std::min(prefix.size(), key.size()));
+    for (const KeyKind kind : {KeyKind::semaphore, KeyKind::read_write}) {
+        if (rest.starts_with(key_word(kind))) identity.kind = kind;
+    }
     identity.fence_key = key + ":fence";
     identity.queue_key = key + ":queue";
+    if (identity.kind != KeyKind::lock) identity.meta_key = key + ":meta";
     identity.lock_key = std::move(key);
     return identity;
 }
 
-/// The identity of the lock `name` under the key prefix `prefix`.
+/// The identity of `name` under the key prefix `prefix`.
 /// Throws: LockError(invalid_argument) for a name or options that break their bounds.
 [[nodiscard]] inline LockIdentity make_identity(std::string_view prefix, std::string_view name,
-                                                LeaseOptions options) {
+                                                LeaseOptions options,
+                                                KeyKind kind = KeyKind::lock) {
     validate_name(name);
     validate(options);
-    LockIdentity identity =
-        identity_of_key(std::string{prefix} + "lock:{" + encode_name(name) + '}');
+    if (kind != KeyKind::lock && options.retain != options.retain.zero()) {
+        throw LockError(LockErrc::invalid_argument,
+                        "LeaseOptions::retain is for locks; permits, reads and writes are given "
+                        "back at once");
+    }
+    std::string key{prefix};
+    key += key_word(kind);
+    key += encode_name(name);
+    key += '}';
+    LockIdentity identity = identity_of_key(prefix, std::move(key));
     identity.name = name;
     identity.options = std::move(options);
+    return identity;
+}
+
+/// The identity of leases of `weight` permits each, of the `capacity` that the semaphore `name`
+/// has. Throws: as make_identity(); also for numbers that will not do.
+[[nodiscard]] inline LockIdentity make_permit_identity(std::string_view prefix,
+                                                       std::string_view name,
+                                                       std::ptrdiff_t capacity,
+                                                       std::ptrdiff_t weight,
+                                                       LeaseOptions options) {
+    if (capacity < 1 || capacity > most_permits) {
+        throw LockError(LockErrc::invalid_argument, "a semaphore of " + std::to_string(capacity) +
+                                                        " permits: there must be from 1 to " +
+                                                        std::to_string(most_permits));
+    }
+    if (weight < 1 || weight > capacity) {
+        throw LockError(LockErrc::invalid_argument,
+                        std::to_string(weight) + " permits of a semaphore of " +
+                            std::to_string(capacity) + ": ask for from 1 to all of them");
+    }
+    LockIdentity identity = make_identity(prefix, name, std::move(options), KeyKind::semaphore);
+    identity.weight = static_cast<std::uint64_t>(weight);
+    identity.capacity = static_cast<std::uint64_t>(capacity);
+    return identity;
+}
+
+/// The identity of the readers of the read-write lock `name`, or of its writers.
+/// Throws: as make_identity().
+[[nodiscard]] inline LockIdentity make_read_write_identity(std::string_view prefix,
+                                                           std::string_view name, bool writes,
+                                                           LeaseOptions options) {
+    LockIdentity identity = make_identity(prefix, name, std::move(options), KeyKind::read_write);
+    identity.capacity = static_cast<std::uint64_t>(most_permits);
+    identity.weight = writes ? identity.capacity : 1;
     return identity;
 }
 

@@ -13,6 +13,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_KEEPER_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/fork_mark.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/detail/wake_file.hpp>
 #include <codomyrmex/concurrency/error.hpp>
@@ -71,6 +72,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     const ClientOptions options;
     const ProcessName name;
     const std::shared_ptr<Events> events;
+    const std::shared_ptr<const detail::ForkMark> mark = std::make_shared<detail::ForkMark>();
     ServerClock clock;
     LocalQueues queues;
     Pipeline pipeline;
@@ -98,9 +100,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const BootTime now = detail::BootClock::now();
         const Deadline gone = Deadline::after(tenure->key_gone_by(now) - now);
         releasing_.fetch_add(1, std::memory_order_relaxed);
-        pipeline.send(release_command(how_to_call(release_loaded), *tenure, name.prefix), gone,
-                      true, [this, tenure, hold = std::move(hold)](Exchange& answer) {
-                          released(tenure, hold, answer);
+        const Script& script = scripts_of(tenure->identity().kind).release;
+        const RequestNumber number = next_number();
+        pipeline.send(release_command(how_to_call(script), *tenure, name.prefix, number), gone,
+                      true, [this, tenure, number, hold = std::move(hold)](Exchange& answer) {
+                          released(tenure, hold, number, answer);
                       });
     }
 
@@ -176,19 +180,17 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     // --- Scripts.
 
-    /// On which connection a script was last called with its body: there the server has it.
-    using Loaded = std::atomic<std::uint64_t>;
-
-    Loaded acquire_loaded{0};
-    Loaded release_loaded{0};
-    Loaded renew_loaded{0};
-
     /// The first call on a connection brings the body along. Should the server forget it later, it
     /// says so, and the call is repeated with it.
-    [[nodiscard]] Call how_to_call(Loaded& script) const noexcept {
+    [[nodiscard]] Call how_to_call(const Script& script) noexcept {
         const std::uint64_t connection = pipeline.connections();
-        const bool known = connection != 0 && script.exchange(connection) == connection;
+        std::atomic<std::uint64_t>& loaded = loaded_[static_cast<std::size_t>(script.id)];
+        const bool known = connection != 0 && loaded.exchange(connection) == connection;
         return known ? Call::digest : Call::body;
+    }
+
+    [[nodiscard]] RequestNumber next_number() noexcept {
+        return RequestNumber{numbers_.fetch_add(1, std::memory_order_relaxed)};
     }
 
     // --- Counts.
@@ -234,6 +236,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     struct Answer {
         Task task{};
+        RequestNumber number{0};
         Exchange exchange{};
     };
 
@@ -418,25 +421,26 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     void send(const Task& task, Call call) {
         const Tenure& tenure = *task.tenure;
         const BootTime now = detail::BootClock::now();
+        const RequestNumber number = next_number();
         std::string bytes;
         Deadline deadline = Deadline::never();
         if (task.duty == Duty::renew) {
             // A renewal that comes after the end would only keep others waiting.
             const BootTime end = tenure.deadline();
-            bytes = renew_command(call, tenure, clock.at(end));
+            bytes = renew_command(call, tenure, clock.at(end), number);
             deadline = Deadline::after(end - now);
         } else {
-            bytes = release_command(call, tenure, name.prefix);
+            bytes = release_command(call, tenure, name.prefix, number);
             deadline = Deadline::after(options.response_timeout);
         }
         owed_.fetch_add(1);
         pipeline.send(
             std::move(bytes), deadline, false,
-            [this, task](Exchange& exchange) {
+            [this, task, number](Exchange& exchange) {
                 owed_.fetch_sub(1);
                 try {
                     const std::lock_guard guard{mutex_};
-                    answers_.push_back({task, std::move(exchange)});
+                    answers_.push_back({task, number, std::move(exchange)});
                     wake();
                 } catch (const std::exception&) {
                     // Out of memory: the task becomes due again, as without an answer.
@@ -446,9 +450,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     // An answer to send().
-    void settle(const Answer& answer) {
+    void settle(Answer& answer) {
         const Task& task = answer.task;
-        const Exchange& exchange = answer.exchange;
+        Exchange& exchange = answer.exchange;
         if (exchange.outcome != Exchange::Outcome::answered) {
             again_later(task, exchange.error);
             return;
@@ -462,6 +466,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                 pipeline.disconnect(exchange.connection);
             }
             return again_later(task, exchange.reply.text);
+        }
+        if (!answer.number.take_from(exchange.reply)) {
+            // Of another request: which reply belongs to which is anybody's guess from here on.
+            pipeline.disconnect(exchange.connection);
+            return again_later(task, "the server answered with " + exchange.reply.describe());
         }
         if (task.duty == Duty::renew) {
             settle_renewal(task, exchange);
@@ -503,11 +512,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     void settle_release(const Task& task, const Exchange& exchange) {
-        const std::optional<std::int64_t> answer = exchange.reply.as_integer();
+        const std::optional<ReleaseAnswer> answer = read_release(exchange.reply);
         const std::lock_guard guard{mutex_};
         if (!schedule_.contains(*task.tenure, task.duty)) return;
-        const bool ours = answer && (*answer & 1) != 0;
-        const bool more = answer && (*answer & 2) != 0;
+        const bool ours = answer && answer->ours;
+        const bool more = answer && answer->more;
         const BootTime now = detail::BootClock::now();
         if (more || !answer) {
             schedule_.postpone(*task.tenure, more ? now : now + std::chrono::seconds{1});
@@ -540,23 +549,17 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     // An answer to release(), on whatever thread.
     void released(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
-                  const Exchange& exchange) noexcept {
+                  RequestNumber number, Exchange& exchange) noexcept {
         releasing_.fetch_sub(1, std::memory_order_relaxed);
-        const auto answer = exchange.reply.as_integer();
-        if (exchange.outcome == Exchange::Outcome::answered && answer && *answer == 1) {
-            if (tenure->doubtful()) later(tenure, true);
-            return;
+        std::optional<ReleaseAnswer> answer;
+        if (exchange.outcome == Exchange::Outcome::answered && number.take_from(exchange.reply)) {
+            answer = read_release(exchange.reply);
         }
-        if (exchange.outcome == Exchange::Outcome::answered && answer && *answer == 0) {
-            // After a repetition it cannot be told from a release that was executed before.
-            if (tenure->doubtful() || exchange.repeated) {
-                if (tenure->doubtful()) later(tenure, true);
-            } else if (hold) {
-                tell_later({hold->name(), hold->fence(), not_ours});
-            }
-            return;
+        if (!answer || answer->more || tenure->doubtful()) return later(tenure, tenure->doubtful());
+        // After a repetition it cannot be told from a release that was executed before.
+        if (!answer->ours && !exchange.repeated && hold) {
+            tell_later({hold->name(), hold->fence(), not_ours});
         }
-        later(tenure, tenure->doubtful());
     }
 
     // This thread may drive the pipeline, and a hook may use it.
@@ -616,9 +619,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             const std::lock_guard guard{mutex_};
             if (mailbox_.deliver(*message, now)) return;
             // Its waiter gave up; should that not have been heard, this is.
-            unwanted.push_back(std::make_shared<Tenure>(
-                std::make_shared<LockIdentity>(identity_of_key(std::string{message->key})),
-                std::string{message->token}));
+            unwanted.push_back(
+                std::make_shared<Tenure>(std::make_shared<LockIdentity>(identity_of_key(
+                                             name.prefix, std::string{message->key})),
+                                         std::string{message->token}, mark));
         });
         for (const std::string& key : wanted)
             give_up_retained(key);
@@ -646,6 +650,8 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     static constexpr std::chrono::milliseconds look_again{5};
 
+    std::array<std::atomic<std::uint64_t>, script_count> loaded_{};
+    std::atomic<std::uint64_t> numbers_{1};
     std::atomic<std::uint64_t> renewals_{0};
     std::atomic<std::uint64_t> connections_{0};
     std::atomic<std::uint64_t> releasing_{0};

@@ -13,6 +13,7 @@
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/lock_client.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -142,6 +143,10 @@ class [[nodiscard]] BasicLease {
     friend void swap(BasicLease& a, BasicLease& b) noexcept { a.swap(b); }
 
   private:
+    // Which turns the lease of a writer into that of a reader, and back.
+    template <PermitClient>
+    friend class BasicRedisReadWriteLock;
+
     void require_lease(const char* what) const {
         if (!hold_) {
             throw LockError(

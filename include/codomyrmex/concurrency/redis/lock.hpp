@@ -15,41 +15,22 @@
 #include <codomyrmex/concurrency/redis/client.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/redis/kept_holds.hpp>
 #include <codomyrmex/concurrency/redis/lease.hpp>
+#include <codomyrmex/concurrency/redis/lock_client.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <cstdint>
-#include <list>
 #include <memory>
-#include <mutex>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 namespace codomyrmex::concurrency {
-
-/// What a lock needs of the client that speaks for it; the meaning stands with RedisClient.
-template <class C>
-concept LockClient = std::copy_constructible<C> &&
-                     requires(C& client, std::string_view name, LeaseOptions options,
-                              std::shared_ptr<const redis::LockIdentity> identity,
-                              const std::shared_ptr<redis::Hold>& hold, const redis::Wait& wait,
-                              Deadline deadline, LockErrc errc, const std::string& what) {
-                         { client.identify(name, options) } -> std::same_as<decltype(identity)>;
-                         {
-                             client.acquire(identity, wait)
-                         } -> std::same_as<std::shared_ptr<redis::Hold>>;
-                         { client.release(hold, deadline) } -> std::same_as<redis::Released>;
-                         { client.give_back(hold) } noexcept -> std::same_as<redis::Released>;
-                         { client.renew(hold, deadline) } -> std::same_as<bool>;
-                         client.report(errc, what);
-                     };
 
 /// A lock on a name. All objects of one name and one key prefix on one server exclude each other,
 /// in this process and in others, and so do the threads that share an object.
@@ -81,6 +62,10 @@ class BasicRedisLock {
     BasicRedisLock(std::string_view name, Client client, LeaseOptions options = {})
         : client_{std::move(client)}, identity_{client_.identify(name, std::move(options))} {}
 
+    /// For primitives that are made of locks: one of what `identity` names, which `client` gave.
+    BasicRedisLock(Client client, std::shared_ptr<const redis::LockIdentity> identity)
+        : client_{std::move(client)}, identity_{std::move(identity)} {}
+
     /// The same with a client of its own. Programs with more than one lock should share a client.
     BasicRedisLock(std::string_view name, std::string_view url, LeaseOptions options = {})
         requires std::constructible_from<Client, std::string_view>
@@ -91,9 +76,8 @@ class BasicRedisLock {
 
     /// Releases what it holds inside, as unlock() does. Leases taken from it go on.
     ~BasicRedisLock() {
-        if (current_.hold) client_.give_back(current_.hold);
-        for (const Seat& seat : aside_)
-            client_.give_back(seat.hold);
+        while (const auto hold = holds_.take())
+            client_.give_back(hold);
     }
 
     [[nodiscard]] const std::string& name() const noexcept { return identity_->name; }
@@ -109,7 +93,7 @@ class BasicRedisLock {
 
     /// The same until `stop` is asked to stop. Returns: true if acquired.
     [[nodiscard]] bool lock(const std::stop_token& stop, OnError error = {}) {
-        return error.run([&] { return hold(until(Deadline::never(), stop)); });
+        return error.run([&] { return hold(redis::wait_until(Deadline::never(), stop)); });
     }
 
     /// Takes the lock if it is free, without waiting for a holder; for the server at most
@@ -117,7 +101,7 @@ class BasicRedisLock {
     /// Returns: true if acquired; false if another holds it or stands before. Throws, cost: as
     /// lock().
     [[nodiscard]] bool try_lock(OnError error = {}) {
-        return error.run([this] { return hold(at_once()); });
+        return error.run([this] { return hold(redis::wait_not()); });
     }
 
     /// Waits at most `timeout`, or until `stop` is asked to stop. Zero or negative tries once, as
@@ -127,13 +111,13 @@ class BasicRedisLock {
     template <class Rep, class Period>
     [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout,
                                     OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout));
+        const redis::Wait wait = redis::wait_until(Deadline::after(timeout));
         return error.run([&] { return hold(wait); });
     }
     template <class Rep, class Period>
     [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& timeout,
                                     const std::stop_token& stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout), stop);
+        const redis::Wait wait = redis::wait_until(Deadline::after(timeout), stop);
         return error.run([&] { return hold(wait); });
     }
 
@@ -141,13 +125,13 @@ class BasicRedisLock {
     template <class Clock, class Duration>
     [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time,
                                       OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time));
+        const redis::Wait wait = redis::wait_until(Deadline::at(time));
         return error.run([&] { return hold(wait); });
     }
     template <class Clock, class Duration>
     [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& time,
                                       const std::stop_token& stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time), stop);
+        const redis::Wait wait = redis::wait_until(Deadline::at(time), stop);
         return error.run([&] { return hold(wait); });
     }
 
@@ -162,11 +146,11 @@ class BasicRedisLock {
     /// The same, and tells what is known here: not_held, or lease_lost.
     void unlock(std::error_code& code) noexcept {
         code.clear();
-        // The last touch of this object is inside take_hold(): whoever acquires after the release
-        // may destroy it.
+        // The last touch of this object is the taking of the hold: whoever acquires after the
+        // release may destroy it.
         Client client{client_};
         const std::shared_ptr<const redis::LockIdentity> identity = identity_;
-        const std::shared_ptr<redis::Hold> hold = take_hold();
+        const std::shared_ptr<redis::Hold> hold = holds_.take();
         if (!hold) {
             code = LockErrc::not_held;
             client.report(LockErrc::not_held,
@@ -184,25 +168,25 @@ class BasicRedisLock {
 
     /// The same until `stop` is asked to stop; then an empty lease.
     [[nodiscard]] lease_type lease(const std::stop_token& stop, OnError error = {}) {
-        return error.run([&] { return make_lease(until(Deadline::never(), stop)); });
+        return error.run([&] { return make_lease(redis::wait_until(Deadline::never(), stop)); });
     }
 
     /// As try_lock(), with an empty lease for false.
     [[nodiscard]] lease_type try_lease(OnError error = {}) {
-        return error.run([this] { return make_lease(at_once()); });
+        return error.run([this] { return make_lease(redis::wait_not()); });
     }
 
     /// As try_lock_for(), with an empty lease for false.
     template <class Rep, class Period>
     [[nodiscard]] lease_type try_lease_for(const std::chrono::duration<Rep, Period>& timeout,
                                            OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout));
+        const redis::Wait wait = redis::wait_until(Deadline::after(timeout));
         return error.run([&] { return make_lease(wait); });
     }
     template <class Rep, class Period>
     [[nodiscard]] lease_type try_lease_for(const std::chrono::duration<Rep, Period>& timeout,
                                            const std::stop_token& stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::after(timeout), stop);
+        const redis::Wait wait = redis::wait_until(Deadline::after(timeout), stop);
         return error.run([&] { return make_lease(wait); });
     }
 
@@ -210,13 +194,13 @@ class BasicRedisLock {
     template <class Clock, class Duration>
     [[nodiscard]] lease_type try_lease_until(const std::chrono::time_point<Clock, Duration>& time,
                                              OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time));
+        const redis::Wait wait = redis::wait_until(Deadline::at(time));
         return error.run([&] { return make_lease(wait); });
     }
     template <class Clock, class Duration>
     [[nodiscard]] lease_type try_lease_until(const std::chrono::time_point<Clock, Duration>& time,
                                              const std::stop_token& stop, OnError error = {}) {
-        const redis::Wait wait = until(Deadline::at(time), stop);
+        const redis::Wait wait = redis::wait_until(Deadline::at(time), stop);
         return error.run([&] { return make_lease(wait); });
     }
 
@@ -240,19 +224,6 @@ class BasicRedisLock {
     }
 
   private:
-    // A hold and the thread that locked: not its owner, but the most likely one to unlock it.
-    struct Seat {
-        std::shared_ptr<redis::Hold> hold{};
-        std::thread::id thread{};
-    };
-
-    [[nodiscard]] static redis::Wait until(Deadline deadline, std::stop_token stop = {}) {
-        return {!deadline.expired(), deadline, std::move(stop)};
-    }
-    [[nodiscard]] static redis::Wait at_once() {
-        return until(Deadline::after(std::chrono::nanoseconds::zero()));
-    }
-
     [[nodiscard]] lease_type make_lease(const redis::Wait& wait) {
         auto hold = client_.acquire(identity_, wait);
         return hold ? lease_type{client_, std::move(hold)} : lease_type{};
@@ -260,52 +231,23 @@ class BasicRedisLock {
 
     // Acquires and keeps the hold inside. Returns: whether it was acquired.
     [[nodiscard]] bool hold(const redis::Wait& wait) {
-        // Made before, for what was acquired must not be dropped: a place for a hold that was lost,
-        // which steps aside for the new one until its own unlock() comes.
-        std::list<Seat> place(1);
+        redis::ThreadHolds::Place place;
         std::shared_ptr<redis::Hold> acquired = client_.acquire(identity_, wait);
         if (!acquired) return false;
-        const std::lock_guard guard{mutex_};
-        if (current_.hold) {
-            place.front() = std::move(current_);
-            aside_.splice(aside_.end(), place);
-        }
-        current_ = {std::move(acquired), std::this_thread::get_id()};
+        holds_.put(std::move(acquired), place);
         return true;
     }
 
-    // The hold that an unlock() on this thread means, or nothing.
-    [[nodiscard]] std::shared_ptr<redis::Hold> take_hold() {
-        const std::lock_guard guard{mutex_};
-        std::shared_ptr<redis::Hold> hold;
-        const auto mine = std::ranges::find(aside_, std::this_thread::get_id(), &Seat::thread);
-        const bool current_is_mine = current_.thread == std::this_thread::get_id();
-        if (current_.hold && (current_is_mine || mine == aside_.end())) {
-            hold = std::exchange(current_, {}).hold;
-        } else if (!aside_.empty()) {
-            const auto meant = mine == aside_.end() ? aside_.begin() : mine;
-            hold = std::move(meant->hold);
-            aside_.erase(meant);
-        }
-        return hold;
-    }
-
-    [[nodiscard]] std::shared_ptr<redis::Hold> current() const noexcept {
-        const std::lock_guard guard{mutex_};
-        return current_.hold;
-    }
+    [[nodiscard]] std::shared_ptr<redis::Hold> current() const noexcept { return holds_.current(); }
 
     Client client_;
     std::shared_ptr<const redis::LockIdentity> identity_;
-    mutable std::mutex mutex_;
-    Seat current_;
-    std::list<Seat> aside_;
+    redis::ThreadHolds holds_;
 };
 
 /// A lock over one Redis server.
 using RedisLock = BasicRedisLock<RedisClient>;
 
-static_assert(LockClient<RedisClient>);
 static_assert(TimedLockable<RedisLock>);
 static_assert(Leasing<RedisLock>);
 

@@ -41,6 +41,11 @@ namespace codomyrmex::concurrency::redis {
 /// Threads: safe, but for the destructor.
 class Pipeline {
   public:
+    /// How long nothing must have come for a request to be worth a look before it whether the server
+    /// is still there, and has said nothing that nobody asked for. One that closed the connection
+    /// since makes the request `unknown` where it otherwise would not be sent.
+    static constexpr std::chrono::milliseconds look_before{1};
+
     /// `attend`: called, with no lock held, when replies are owed and no thread drives: within the
     /// time given, pump() should be called. It must not call the pipeline.
     /// Requires: the first two outlive the pipeline. Does not connect yet.
@@ -361,8 +366,12 @@ class Pipeline {
     }
 
     // Closed meanwhile, or with something in it that nobody asked for. Cost: a system call, but
-    // while replies are owed none: then it would show in their order.
-    [[nodiscard]] bool unfit() const { return queue_.unanswered() == 0 && !connection_.is_ready(); }
+    // none while replies are owed or shortly after one came: a server seldom closes then, and what
+    // nobody asked for is told from a reply by the number that the reply repeats.
+    [[nodiscard]] bool unfit() const {
+        return queue_.unanswered() == 0 && Deadline::clock::now() - heard_ > look_before &&
+               !connection_.is_ready();
+    }
 
     // Lets others add what they are about to send, where that was seen to pay.
     void gather(Lock& lock) {
@@ -434,12 +443,14 @@ class Pipeline {
         const bool sending = !output_.empty();
         const Deadline overdue = Deadline::at(queue_.oldest() + options_.response_timeout);
         lock.unlock();
-        const Io ready = connection_.wait(sending, std::min(until, overdue), tick);
+        const Deadline limit = std::min(until, overdue);
         std::vector<Reply> replies;
+        const auto take = [&](Reply&& reply) { replies.push_back(std::move(reply)); };
         Io got = Io::timeout;
-        if (ready == Io::done) {
-            got = connection_.receive_ready(
-                [&](Reply&& reply) { replies.push_back(std::move(reply)); });
+        if (!sending) {
+            got = connection_.receive_soon(take, limit, tick);
+        } else if (connection_.wait(sending, limit, tick) == Io::done) {
+            got = connection_.receive_ready(take);
         }
         lock.lock();
         accept(std::move(replies), got, ended);
@@ -463,9 +474,10 @@ class Pipeline {
             return drop("the server sent more replies than were asked for", ended);
         }
         if (!replies.empty()) {
+            heard_ = Deadline::clock::now();
             // The shortest of late, for a long one may be due to load.
             shortest_trip_ = std::min<std::chrono::nanoseconds>(
-                Deadline::clock::now() - written_,
+                heard_ - written_,
                 shortest_trip_ + shortest_trip_ / 16 + std::chrono::microseconds{1});
         }
         for (Reply& reply : replies)
@@ -498,6 +510,7 @@ class Pipeline {
     Backoff backoff_;
     std::string last_error_;
     Deadline::clock::time_point written_{};
+    Deadline::clock::time_point heard_{};
     std::chrono::nanoseconds shortest_trip_{0};
 };
 

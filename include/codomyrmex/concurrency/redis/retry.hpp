@@ -85,6 +85,9 @@ class Retry {
             case ServerErrorKind::foreign_key:
                 error_ = LockErrc::foreign_key;
                 break;
+            case ServerErrorKind::mismatch:
+                error_ = LockErrc::mismatch;
+                break;
             case ServerErrorKind::redirect:
                 error_ = LockErrc::unsupported;
                 break;

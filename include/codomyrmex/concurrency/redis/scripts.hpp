@@ -11,13 +11,29 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 namespace codomyrmex::concurrency::redis {
 
+/// Which script, as a number.
+enum class ScriptId : std::uint8_t {
+    acquire,
+    release,
+    renew,
+    acquire_permits,
+    release_permits,
+    renew_permits,
+    reweigh,
+    resize,
+    none,  ///< a command of the server's
+};
+inline constexpr std::size_t script_count = 9;
+
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.
 struct Script {
+    ScriptId id;
     std::string_view name;
     std::string_view sha1;
     std::string_view body;
@@ -39,14 +55,20 @@ template <std::size_t... Sizes>
 // Tokens begin with their process' number, and what a process listens to is called after it.
 //
 // A waiter is `token ttl block text`: the time to live of its grant in ms, how many fencing tokens
-// it wants, the text for people. The queue is a sorted set of waiters by time of arrival, in
-// microseconds; nobody overtakes though the clock step back.
+// it wants (of a lock) or how many permits (else), the text for people. The queue is a sorted set
+// of waiters by time of arrival, in microseconds; nobody overtakes though the clock step back.
 //
 // Each script writes before it says "held by another" or "not yours", if only a removal that finds
 // nothing: a master that became a replica then answers READONLY instead of what it remembers.
 //
+// Each answers with an array, whose last element is the number that the request gave itself, where
+// it gave one: by it a client knows that the reply is its own.
+//
 // Times and fences are decimal nanoseconds as strings of 19 digits, for Lua's numbers hold only 53
 // bits. Strings of one length compare as the numbers do.
+//
+// A call from Lua costs the server about as much as all else together, so the usual case stands in
+// front with as few of them as will do.
 
 // Gives time (as the server's TIME does), now (19 digits) and is_token(value, token).
 inline constexpr char lua_now[] = R"lua(local time = redis.call('TIME')
@@ -79,64 +101,9 @@ end
 local foreign_fence = redis.error_reply('FOREIGNKEY the fence key holds no fencing token')
 )lua";
 
-// Gives pass_on(lock, fence, queue, prefix, self), for a lock that nobody holds any more: makes the
-// first waiter that lives the holder and tells its process. Alive is whose process is subscribed;
-// the count that PUBLISH returns would be no sign, for a monitor's pattern counts there too. Dead
-// ones are dropped, at most 32 a call. Without the right to ask who is subscribed nobody is made
-// the holder. Answers 'self' when the first is `self`, for the caller to take the lock; 'granted'
-// and for how long; 'none' when nobody waits; 'more' when it stopped looking; 'foreign'.
-inline constexpr char lua_pass_on[] =
-    R"lua(local function pass_on(lock, fence_key, queue, prefix, self)
-    for _ = 1, 32 do
-        local waiter = redis.call('ZRANGE', queue, 0, 0)[1]
-        if not waiter then return 'none' end
-        if waiter == self then return 'self' end
-        local token, ttl, block, text = string.match(waiter, '^(%S+) (%d+) (%d+) (.*)$')
-        if token then
-            local channel = prefix .. 'wake:' .. string.match(token, '^[^-]*')
-            local listeners = redis.pcall('PUBSUB', 'NUMSUB', channel)
-            if listeners.err then return 'none' end
-            if listeners[2] > 0 then
-                local fence, drawn = draw(fence_key, block)
-                if not fence then return 'foreign' end
-                redis.call('ZREM', queue, waiter)
-                redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'PX', ttl)
-                redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, drawn, now, ttl, lock}, ' '))
-                return 'granted', tonumber(ttl)
-            end
-        end
-        redis.call('ZREM', queue, waiter)
-    end
-    return 'more'
-end
-)lua";
-
-/// Takes the lock if it is free and nobody waits longer, or again if it is this token's already
-/// (then the reply of an earlier try was lost; the lease begins anew, under a larger fencing token:
-/// with the old one and what was left of the old time, two holders could believe to be valid
-/// together). Else, if a waiter is given, joins the queue, once: a repetition keeps its place.
-/// A free lock that others wait for is passed on, perhaps to oneself.
-///
-/// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; text for people; the
-/// server time after which nothing is to be done, or empty; how many fencing tokens; the prefix of
-/// channels; the waiter, or empty to try only.
-/// Answers {1, server time, fence, how many}; or, held by another, {0, server time, how many wait
-/// before this one or -1 if it does not wait, the holder's remaining ms}; or, too late,
-/// {2, server time, '', 0}.
-/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body = join(
-    lua_now, lua_draw, lua_pass_on, R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
-local token, ttl, text, not_after, block, prefix, waiter =
-    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local holder = redis.call('GET', lock)
-if is_token(holder, token) then
-    local fence, drawn = draw(fence_key, block)
-    if not fence then return foreign_fence end
-    redis.call('PEXPIRE', lock, ttl)
-    return {1, now, fence, drawn}
-end
-if not_after ~= '' and now > not_after then return {2, now, '', 0} end
-local function stand()
+// Gives stand(queue, waiter): joins the queue, once; a repetition keeps its place. Answers how many
+// stand before it; -1 for an empty waiter, which does not join.
+inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter)
     if waiter == '' then
         redis.call('ZREM', queue, '')
         return -1
@@ -150,68 +117,161 @@ local function stand()
     redis.call('PEXPIRE', queue, 60000)
     return redis.call('ZRANK', queue, waiter)
 end
+)lua";
+
+// Gives first_alive(queue, prefix, self): 'waiter' and the parts of the first waiter that lives.
+// Alive is whose process is subscribed; the count that PUBLISH returns would be no sign, for a
+// monitor's pattern counts there too. Dead ones are dropped, at most 32 a call. Answers 'self' when
+// the first is `self`; 'none' when nobody waits, or without the right to ask who is subscribed;
+// 'more' when it stopped looking.
+inline constexpr char lua_first_alive[] = R"lua(local function first_alive(queue, prefix, self)
+    for _ = 1, 32 do
+        local waiter = redis.call('ZRANGE', queue, 0, 0)[1]
+        if not waiter then return 'none' end
+        if waiter == self then return 'self' end
+        local token, ttl, block, text = string.match(waiter, '^(%S+) (%d+) (%d+) (.*)$')
+        if token then
+            local channel = prefix .. 'wake:' .. string.match(token, '^[^-]*')
+            local listeners = redis.pcall('PUBSUB', 'NUMSUB', channel)
+            if listeners.err then return 'none' end
+            if listeners[2] > 0 then return 'waiter', waiter, token, ttl, block, text, channel end
+        end
+        redis.call('ZREM', queue, waiter)
+    end
+    return 'more'
+end
+)lua";
+
+// Gives pass_on(lock, fence, queue, prefix, self), for a lock that nobody holds any more: makes the
+// first waiter that lives the holder and tells its process. Answers 'self' when the first is
+// `self`, for the caller to take the lock; 'granted' and for how long; 'none' when nobody waits;
+// 'more' when it stopped looking; 'foreign'.
+inline constexpr char lua_pass_on[] =
+    R"lua(local function pass_on(lock, fence_key, queue, prefix, self)
+    local what, waiter, token, ttl, block, text, channel = first_alive(queue, prefix, self)
+    if what ~= 'waiter' then return what end
+    local fence, drawn = draw(fence_key, block)
+    if not fence then return 'foreign' end
+    redis.call('ZREM', queue, waiter)
+    redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'PX', ttl)
+    redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, drawn, now, ttl, lock}, ' '))
+    return 'granted', tonumber(ttl)
+end
+)lua";
+
+/// Takes the lock if it is free and nobody waits longer, or again if it is this token's already
+/// (then the reply of an earlier try was lost; the lease begins anew, under a larger fencing token:
+/// with the old one and what was left of the old time, two holders could believe to be valid
+/// together). Else, if a waiter is given, joins the queue, once: a repetition keeps its place.
+/// A free lock that others wait for is passed on, perhaps to oneself.
+///
+/// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; text for people; the
+/// server time after which nothing is to be done, or empty; how many fencing tokens; the prefix of
+/// channels; the waiter, or empty to try only; the request's number.
+/// Answers {1, server time, fence, how many}; or, held by another, {0, server time, how many wait
+/// before this one or -1 if it does not wait, the holder's remaining ms}; or, too late,
+/// {2, server time, '', 0}.
+/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
+inline constexpr auto acquire_body =
+    join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+local token, ttl, text, not_after, block, prefix, waiter, number =
+    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+)lua",
+         lua_now, R"lua(local late = not_after ~= '' and now > not_after
+if block == '1' and not late and redis.call('EXISTS', lock, queue) == 0 then
+    local last = redis.call('GET', fence_key)
+    if not last or (#last == 19 and last < now and string.find(last, '^%d+$')) then
+        redis.call('SET', fence_key, now, 'PX', 86400000)
+        redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
+        return {1, now, now, 1, number}
+    end
+end
+)lua",
+         lua_draw, lua_stand, lua_first_alive, lua_pass_on,
+         R"lua(local holder = redis.call('GET', lock)
+if is_token(holder, token) then
+    local fence, drawn = draw(fence_key, block)
+    if not fence then return foreign_fence end
+    redis.call('PEXPIRE', lock, ttl)
+    return {1, now, fence, drawn, number}
+end
+if late then return {2, now, '', 0, number} end
 if holder then
     local left = redis.call('PTTL', lock)
     if left == -1 then
         return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
     end
-    local rank = stand()
+    local rank = stand(queue, waiter)
     local keeps = string.match(holder, '^(%x+)%-%x+r ')
     if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
-    return {0, now, rank, left}
+    return {0, now, rank, left, number}
 end
 local first = redis.call('ZRANGE', queue, 0, 0)[1]
 if first and first ~= waiter then
-    if waiter ~= '' then stand() end
+    if waiter ~= '' then stand(queue, waiter) end
     local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
     if outcome == 'foreign' then return foreign_fence end
-    if outcome == 'granted' or outcome == 'more' then return {0, now, stand(), left or 0} end
+    if outcome == 'granted' or outcome == 'more' then
+        return {0, now, stand(queue, waiter), left or 0, number}
+    end
 end
 local fence, drawn = draw(fence_key, block)
 if not fence then return foreign_fence end
 if waiter ~= '' then redis.call('ZREM', queue, waiter) end
 redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
-return {1, now, fence, drawn}
+return {1, now, fence, drawn, number}
 )lua");
-inline constexpr Script acquire_script{"acquire",
-                                       "f8aff9aae4f06b843e3f8dd5417251d50c1db367",
+inline constexpr Script acquire_script{ScriptId::acquire,
+                                       "acquire",
+                                       "354caa3f5a8c593f87a78dd5c9b5783b6070b7e5",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
 /// free now. Idempotent, and also the way to cancel an acquire whose answer never came.
 ///
-/// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels; the waiter, or empty.
-/// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
+/// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels; the waiter, or empty;
+/// the request's number.
+/// Answers {1} if it was this token's, else {0}; and 2 more if it stopped looking for a waiter that
 /// lives, and should be called again.
-inline constexpr auto release_body = join(
-    lua_now, lua_draw, lua_pass_on, R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
-redis.call('ZREM', queue, ARGV[3])
+inline constexpr auto release_body =
+    join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local holder = redis.call('GET', lock)
-local ours = is_token(holder, ARGV[1])
-if holder and not ours then return 0 end
-local outcome = pass_on(lock, fence_key, queue, ARGV[2], '')
+if waiter == '' and holder and string.sub(holder, 1, #token + 1) == token .. ' ' and
+    redis.call('EXISTS', queue) == 0 then
+    redis.call('DEL', lock)
+    return {1, number}
+end
+redis.call('ZREM', queue, waiter)
+)lua",
+         lua_now, lua_draw, lua_first_alive, lua_pass_on, R"lua(local ours = is_token(holder, token)
+if holder and not ours then return {0, number} end
+local outcome = pass_on(lock, fence_key, queue, prefix, '')
 if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
-return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
+return {(ours and 1 or 0) + (outcome == 'more' and 2 or 0), number}
 )lua");
-inline constexpr Script release_script{"release",
-                                       "8caeaabd1aa1f2d971507507fde6bcbf1ecec266",
+inline constexpr Script release_script{ScriptId::release,
+                                       "release",
+                                       "d1515334486d4801ac1e44f7968ff3491a67fabb",
                                        {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
 ///
 /// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; the server time after
-/// which nothing is to be done, or empty.
+/// which nothing is to be done, or empty; the request's number.
 /// Answers {0, server time} if it is not this token's, {1, server time} if it was extended,
 /// {2, server time} if moreover somebody waits, {3, server time} if it came too late. Never brings
 /// a lease back.
 inline constexpr auto renew_body = join(lua_now, R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
-if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now} end
-if ARGV[3] ~= '' and now > ARGV[3] then return {3, now} end
+if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now, ARGV[4]} end
+if ARGV[3] ~= '' and now > ARGV[3] then return {3, now, ARGV[4]} end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {redis.call('ZCARD', KEYS[3]) > 0 and 2 or 1, now}
+return {redis.call('EXISTS', KEYS[3]) + 1, now, ARGV[4]}
 )lua");
-inline constexpr Script renew_script{
-    "renew", "962a57ffbc6f9b03e2cdfac95ae9181690032a18", {renew_body.data(), renew_body.size()}};
+inline constexpr Script renew_script{ScriptId::renew,
+                                     "renew",
+                                     "4eae11f2b83bc3a769dae03ae428062bfc54846d",
+                                     {renew_body.data(), renew_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis
 

@@ -20,6 +20,7 @@ enum class ServerErrorKind {
     rediscover,       ///< Not the master any more: find it, then try again.
     redirect,         ///< The key lives on another node of the cluster.
     load_script,      ///< The server does not know the script: send its body.
+    mismatch,         ///< The semaphore has another number of permits, which the message says.
     foreign_key,      ///< The key has a type that this library does not write.
     unknown_outcome,  ///< Stopped half-way: it may have taken effect.
     refused,          ///< It will never do: no permission, wrong password, unknown command.
@@ -99,6 +100,7 @@ constexpr std::string_view take_word(std::string_view& text) noexcept {
         Row{"NOSCRIPT", load_script},
         Row{"WRONGTYPE", foreign_key},
         Row{"FOREIGNKEY", foreign_key},  // Of our own scripts.
+        Row{"MISMATCH", mismatch},       // Likewise.
     };
     for (const Row& row : words) {
         if (word == row.text) return row.kind;
