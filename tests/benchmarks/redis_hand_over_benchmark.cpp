@@ -173,11 +173,13 @@ struct Series {
         medians.push_back(Spread{std::move(trips)}.median);
     }
 
+    /// Of all rounds' hand-overs together; 0 if there were none.
     [[nodiscard]] double percentile(double part) const {
+        if (hand_overs.empty()) return 0;
         std::vector<double> sorted = hand_overs;
         std::ranges::sort(sorted);
-        if (sorted.empty()) return 0;
-        return sorted[static_cast<std::size_t>(part * static_cast<double>(sorted.size() - 1))];
+        const auto place = static_cast<std::size_t>(part * static_cast<double>(sorted.size()));
+        return sorted[std::min(place, sorted.size() - 1)];
     }
 };
 

@@ -122,12 +122,14 @@ void wait_until(const std::function<bool()>& condition) {
 /// Counts memory from its making on.
 class Memory {
   public:
-    void print(const char* what, std::int64_t count, const char* target) const {
-        const std::int64_t of_new = allocated - allocated_;
-        const std::int64_t of_kernel = resident() - resident_;
-        std::printf("%-52s %8lld %14.0f %14.0f  %s\n", what, static_cast<long long>(count),
-                    static_cast<double>(of_new) / static_cast<double>(count),
-                    static_cast<double>(of_kernel) / static_cast<double>(count), target);
+    /// With few threads, what the kernel tells is what it has of their stacks.
+    enum class Show { both, without_resident };
+
+    void print(const char* what, std::int64_t count, Show show, const char* target) const {
+        const auto each = [count](std::int64_t bytes) { return std::to_string(bytes / count); };
+        std::printf("%-52s %8lld %14s %14s  %s\n", what, static_cast<long long>(count),
+                    each(allocated - allocated_).c_str(),
+                    show == Show::both ? each(resident() - resident_).c_str() : "-", target);
         std::fflush(stdout);
     }
 
@@ -172,7 +174,7 @@ void print_waiters(RedisServer& server, const char* what, int count, int names, 
     const Memory memory;
     go.count_down();
     until_waiting(all);
-    memory.print(what, count, "-");
+    memory.print(what, count, Memory::Show::without_resident, "-");
     leases.clear();
 }
 
@@ -187,7 +189,8 @@ void print_memory(RedisServer& server, int count) {
         const Memory memory;
         for (int i = 0; i < count; ++i)
             locks.emplace_back(name + std::to_string(i), client);
-        memory.print("lock that nobody holds (a list's node included)", count, "-");
+        memory.print("lock that nobody holds (a list's node included)", count, Memory::Show::both,
+                     "-");
     }
     constexpr int threads = 200;
     print_waiters(
@@ -245,7 +248,8 @@ void print_holding(RedisServer& server, const Settings& settings) {
                 client,
                 {.ttl = ttl}}.lease());
         }
-        memory.print("lease that is held (the lock is gone)", settings.leases, "< 1024");
+        memory.print("lease that is held (the lock is gone)", settings.leases, Memory::Show::both,
+                     "< 1024");
     }
 
     // Not from the beginning: acquiring is no part of it.
