@@ -195,34 +195,48 @@ Spread ratio_of(const Series& one, const Series& other) {
     return Spread{std::move(ratios)};
 }
 
+/// So many contenders: all that is compared with each other, and so is measured near in time.
+struct Group {
+    Series* alone = nullptr;  ///< one process
+    std::vector<Series*> waiting{};
+    std::vector<Series*> fighting{};
+    Series* threads = nullptr;  ///< of one process
+    std::vector<Series*> all{};
+};
+
 /// All that is measured.
 class Contests {
   public:
     Contests() {
-        alone_ = add(ours(), {});
-        for (const int processes : sizes) {
+        for (const int contenders : {2, 8, 32}) {
+            Group& group = groups_.emplace_back();
+            const auto add = [&](Way way, const Contest& contest) {
+                auto& made =
+                    series_.emplace_back(std::make_unique<Series>(Series{std::move(way), contest}));
+                return group.all.emplace_back(made.get());
+            };
+            group.alone = add(ours(), {});
+            group.threads = add(ours(), {.threads = contenders});
             for (const Way& way : {ours(), polling("asking every 100 ms", 100ms, 100ms),
                                    polling("asking after 0 to 5 ms", 0ms, 5ms), baton()}) {
-                waiting_.push_back(add(way, {.processes = processes, .all_wait = true}));
-                fighting_.push_back(add(way, {.processes = processes}));
+                group.waiting.push_back(add(way, {.processes = contenders, .all_wait = true}));
+                group.fighting.push_back(add(way, {.processes = contenders}));
             }
         }
-        for (const int threads : {8, 32})
-            threads_.push_back(add(ours(), {.threads = threads}));
     }
 
     void run(RedisServer& server, int rounds, std::chrono::nanoseconds slice) {
         RawConnection connection = RawConnection::to_port(server.port());
-        std::vector<Series*> order;
-        for (const auto& each : series_)
-            order.push_back(each.get());
         std::mt19937 random{1};
-        Progress progress{"contests", rounds * static_cast<int>(order.size())};
+        Progress progress{"contests", rounds * static_cast<int>(series_.size())};
         for (int round = 0; round < rounds; ++round) {
-            std::ranges::shuffle(order, random);
-            for (Series* each : order) {
-                progress.step();
-                each->run(server, connection, slice);
+            for (const Group& group : groups_) {
+                std::vector<Series*> order = group.all;
+                std::ranges::shuffle(order, random);
+                for (Series* each : order) {
+                    progress.step();
+                    each->run(server, connection, slice);
+                }
             }
         }
     }
@@ -232,30 +246,34 @@ class Contests {
             "\nHand-over when all others wait, in round trips\n\n%-11s %-28s %9s %-18s %9s "
             "%9s  %s\n",
             "processes", "", "p50", "(rounds' least-most)", "p99", "seen", "target p50, p99");
-        for (const Series* each : waiting_) {
+        for (const Series* each : waiting()) {
             const Spread medians{each->medians.empty() ? std::vector<double>{0} : each->medians};
             std::printf("%-11d %-28s %9.1f (%7.1f to %7.1f) %9.1f %9zu  %s\n",
                         each->contest.processes, each->way.name.c_str(), each->percentile(0.5),
                         medians.least, medians.most, each->percentile(0.99),
                         each->hand_overs.size(), is_ours(*each) ? "<= 5, <= 12" : "-");
         }
-        std::printf("\nAll compete, the section is empty\n\n%-11s %-28s %12s %-26s %9s %12s  %s\n",
+        std::printf("\nAll compete, the section is empty\n\n%-11s %-28s %14s %-25s %9s %12s  %s\n",
                     "processes", "", "acquisitions/s", "to uncontended RedisLock", "commands",
                     "least/most", "target ratio, commands, least/most");
-        print_rate(*alone_, "-");
-        for (const Series* each : fighting_)
-            print_rate(*each, is_ours(*each) ? ">= 0.6, <= 2.1, >= 0.9" : "-");
+        for (const Group& group : groups_) {
+            print_line(1, *group.alone, ratio_of(*group.alone, *group.alone), "-");
+            for (const Series* each : group.fighting) {
+                print_line(each->contest.processes, *each, ratio_of(*each, *group.alone),
+                           is_ours(*each) ? ">= 0.6, <= 2.1, >= 0.9" : "-");
+            }
+        }
         std::printf(
             "\nThreads of one process, one client, the section is empty\n\n%-11s %-28s "
-            "%12s %-26s %9s %12s  %s\n",
+            "%14s %-25s %9s %12s  %s\n",
             "threads", "", "acquisitions/s", "to so many processes", "commands", "least/most",
             "target ratio, commands");
-        for (const Series* each : threads_) {
-            const auto peer = std::ranges::find_if(fighting_, [&](const Series* other) {
-                return is_ours(*other) && other->contest.processes == each->contest.threads;
-            });
-            const Spread ratio = ratio_of(*each, **peer);
-            print_line(each->contest.threads, *each, ratio, ">= 5, <= 0.1");
+        for (const Group& group : groups_) {
+            print_line(group.threads->contest.threads, *group.threads,
+                       ratio_of(*group.threads,
+                                **std::ranges::find_if(group.fighting,
+                                                       [](auto* of) { return is_ours(*of); })),
+                       ">= 5, <= 0.1");
         }
     }
 
@@ -273,30 +291,28 @@ class Contests {
             }
             return made;
         };
-        return {panel("hand-over, p50, round trips", waiting_,
+        return {panel("hand-over, p50, round trips", waiting(),
                       [](const Series& each) { return each.percentile(0.5); }),
-                panel("hand-over, p99, round trips", waiting_,
+                panel("hand-over, p99, round trips", waiting(),
                       [](const Series& each) { return each.percentile(0.99); }),
-                panel("all compete: acquisitions a second", fighting_,
+                panel("all compete: acquisitions a second", fighting(),
                       [](const Series& each) { return median_of(each.rates); }),
-                panel("all compete: commands for each acquisition", fighting_,
+                panel("all compete: commands for each acquisition", fighting(),
                       [](const Series& each) { return median_of(each.commands); })};
     }
 
   private:
-    static constexpr std::initializer_list<int> sizes{2, 8, 32};
-
-    Series* add(Way way, const Contest& contest) {
-        return series_.emplace_back(std::make_unique<Series>(Series{std::move(way), contest}))
-            .get();
+    [[nodiscard]] std::vector<Series*> waiting() const { return gather(&Group::waiting); }
+    [[nodiscard]] std::vector<Series*> fighting() const { return gather(&Group::fighting); }
+    [[nodiscard]] std::vector<Series*> gather(std::vector<Series*> Group::*of) const {
+        std::vector<Series*> all;
+        for (const Group& group : groups_)
+            all.insert(all.end(), (group.*of).begin(), (group.*of).end());
+        return all;
     }
 
     [[nodiscard]] static bool is_ours(const Series& series) {
         return series.way.name == "RedisLock";
-    }
-
-    void print_rate(const Series& series, const char* target) const {
-        print_line(series.contest.processes, series, ratio_of(series, *alone_), target);
     }
 
     static void print_line(int contenders, const Series& series, const Spread& ratio,
@@ -307,10 +323,7 @@ class Contests {
     }
 
     std::vector<std::unique_ptr<Series>> series_;
-    Series* alone_ = nullptr;
-    std::vector<Series*> waiting_;
-    std::vector<Series*> fighting_;
-    std::vector<Series*> threads_;
+    std::vector<Group> groups_;
 };
 
 void compare_retention(RedisServer& server, int rounds) {
