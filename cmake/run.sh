@@ -12,8 +12,12 @@ usage: sh cmake/run.sh COMMAND [ARGUMENTS]
 
   demo [--redis URL]    build and run the demo: local and distributed locks at work
   test [CTEST-OPTION]   build and run the test suite, except what is labelled slow
-  bench [NAME]          build and run the benchmarks, or those whose names begin so:
-                        local_benchmark, local_peers_benchmark, redis_benchmark
+  bench [NAME [OPTION]...]
+                        build and run the benchmarks, or those whose names begin so, with their
+                        options: local_benchmark, local_peers_benchmark, redis_benchmark,
+                        redis_hand_over_benchmark, redis_idle_benchmark, redis_threads_benchmark;
+                        `taskset -c 0` before sh keeps them on one processor, where a round trip
+                        to the server is short and figures repeat
   help                  this
 
 Needs cmake, a C++20 compiler, ninja or make, hiredis and redis-server; for the tests also Catch2,
@@ -220,14 +224,16 @@ case $command in
         say "Building the benchmarks"
         configure -DCODOMYRMEX_CONCURRENCY_TESTS=OFF -DCODOMYRMEX_CONCURRENCY_BENCHMARKS=ON
         compile benchmarks
+        name=${1:-}
+        [ $# -eq 0 ] || shift
         ran=0
-        for benchmark in "$build"/tests/benchmarks/bin/"${1:-}"*; do
+        for benchmark in "$build"/tests/benchmarks/bin/"$name"*; do
             [ -x "$benchmark" ] || continue
             say "$(basename "$benchmark")"
-            "$benchmark"
+            "$benchmark" "$@"
             ran=1
         done
-        [ $ran -eq 1 ] || die "no such benchmark: ${1:-any}"
+        [ $ran -eq 1 ] || die "no such benchmark: ${name:-any}"
         ;;
     help | -h | --help) usage ;;
     *)

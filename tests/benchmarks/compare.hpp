@@ -7,6 +7,8 @@
 #ifndef CODOMYRMEX_CONCURRENCY_TESTS_BENCHMARKS_COMPARE_HPP
 #define CODOMYRMEX_CONCURRENCY_TESTS_BENCHMARKS_COMPARE_HPP
 
+#include "benchmarks/progress.hpp"
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -123,6 +125,16 @@ class Pinned {
     Pinned& operator=(const Pinned&) = delete;
 };
 
+/// Whether this process may run on one processor only, as under `taskset -c 0`.
+inline bool is_pinned() {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    return ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == 1;
+#else
+    return false;
+#endif
+}
+
 /// Something that can be timed: runs for one slice, returns the nanoseconds of one operation.
 struct Variant {
     std::string name;
@@ -160,15 +172,17 @@ inline void print_head(const std::string& title) {
                 "baseline", "ns", "ratio (least to most)", "target", "A/A");
 }
 
-/// Measures and prints one line of the table.
-inline void compare(const Comparison& comparison) {
+/// Measures and prints one line of the table. Returns: the ratio.
+inline Spread compare(const Comparison& comparison) {
     enum { ours, baseline, again };
     std::array<std::vector<double>, 3> times;
     std::vector<double> ratios;
     std::vector<double> noise;
     std::mt19937 random{1};
     std::array<int, 3> order{ours, baseline, again};
+    Progress progress{comparison.ours.name + ", " + comparison.what, comparison.rounds + 1};
     for (int round = -1; round < comparison.rounds; ++round) {
+        progress.step();
         std::ranges::shuffle(order, random);
         std::array<double, 3> took{};
         for (const int variant : order) {
@@ -193,6 +207,7 @@ inline void compare(const Comparison& comparison) {
                 comparison.baseline.name.c_str(), Spread{times[baseline]}.median, text.data(),
                 comparison.target.c_str(), same.median, same.least, same.most);
     std::fflush(stdout);
+    return ratio;
 }
 
 }  // namespace benchmarks

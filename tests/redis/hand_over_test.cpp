@@ -11,14 +11,14 @@
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"
+#include "support/threads.hpp"
+#include "support/waiting_line.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <fstream>
-#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -28,55 +28,12 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
-using test_support::Process;
-using test_support::RedisServer;
-using test_support::TempDir;
+using namespace test_support;
+using support::eventually;
 
 namespace {
 
-const std::string lock_key = "codomyrmex:lock:{name}";
-
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit = 20s) {
-    const Deadline deadline = Deadline::after(limit);
-    while (!condition()) {
-        if (deadline.expired()) return false;
-        std::this_thread::sleep_for(1ms);
-    }
-    return true;
-}
-
-long long waiting(RedisServer& server) {
-    return server.command({"ZCARD", lock_key + ":queue"}).number;
-}
-
-std::uint64_t scripts_run(RedisServer& server) {
-    return server.command_stats("evalsha").calls + server.command_stats("eval").calls;
-}
-
-/// What processes wrote, a line each.
-std::vector<std::string> lines_of(const std::string& path) {
-    std::ifstream file{path};
-    std::vector<std::string> lines;
-    for (std::string line; std::getline(file, line);)
-        lines.push_back(line);
-    return lines;
-}
-
-void write_line(const std::string& path, const std::string& line) {
-    std::ofstream{path, std::ios::app} << line + "\n" << std::flush;
-}
-
-/// A process that waits for the lock, writes its name and its fence, and gives it back.
-Process waiter(const std::string& url, const std::string& path, const std::string& name,
-               ClientOptions options = {}) {
-    return Process::run([=] {
-        RedisClient client{url, options};
-        RedisLock lock{"name", client};
-        const Lease lease = lock.lease();
-        write_line(path, name + ' ' + std::to_string(lease.fence()));
-        return lease.valid() ? 0 : 1;
-    });
-}
+const std::string& lock_key = waited_for_key();
 
 }  // namespace
 
@@ -84,32 +41,17 @@ TEST_CASE("processes are served in the order of their arrival, for two commands 
     if (!RedisServer::available()) SKIP("no redis-server");
     constexpr int processes = 12;
     RedisServer server;
-    const TempDir directory;
-    std::vector<Process> others;
-    auto holder = Process::run([&] {
-        RedisClient client{server.url()};
-        RedisLock lock{"name", client};
-        const Lease lease = lock.lease();
-        return eventually([&] { return !lines_of(directory.file("go")).empty(); }) ? 0 : 1;
-    });
-    REQUIRE(eventually([&] { return server.command({"EXISTS", lock_key}).number == 1; }));
-    for (int i = 0; i < processes; ++i) {
-        others.push_back(waiter(server.url(), directory.file("order"), std::to_string(i)));
-        REQUIRE(eventually([&] { return waiting(server) == i + 1; }));
-    }
-    write_line(directory.file("go"), "go");
-    for (Process& each : others)
-        CHECK(each.wait()->code == 0);
-    CHECK(holder.wait()->code == 0);
-    const auto lines = lines_of(directory.file("order"));
-    REQUIRE(lines.size() == processes);
+    WaitingLine line{server, processes};
+    line.open();
+    CHECK(line.all_end_well());
+    CHECK(line.holder().wait()->code == 0);
+    const auto served = line.served();
+    REQUIRE(served.size() == processes);
     std::uint64_t last = 0;
-    for (int i = 0; const std::string& line : lines) {
-        CAPTURE(line);
-        CHECK(line.starts_with(std::to_string(i++) + ' '));
-        const std::uint64_t fence = std::stoull(line.substr(line.find(' ')));
-        CHECK(fence > last);
-        last = fence;
+    for (int i = 0; const Served& each : served) {
+        CHECK(each.who == std::to_string(i++));
+        CHECK(each.fence > last);
+        last = each.fence;
     }
     // One to find it held, one to stand in line once grants can be heard, one to give it back;
     // who waits for more than a second asks once more.
@@ -121,20 +63,7 @@ TEST_CASE("processes are served in the order of their arrival, for two commands 
 TEST_CASE("a hand-over costs an acquire and a release, however many wait") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    std::vector<Process> others;
-    for (int i = 0; i < 6; ++i) {
-        others.push_back(Process::run([url = server.url()] {
-            RedisClient client{url};
-            RedisLock lock{"name", client};
-            for (int turn = 0; turn < 100; ++turn) {
-                lock.lock();
-                lock.unlock();
-            }
-            return 0;
-        }));
-    }
-    for (Process& each : others)
-        CHECK(each.wait()->code == 0);
+    CHECK(take_turns(server, 6, 100));
     const auto calls = scripts_run(server);
     CAPTURE(calls);
     CHECK(calls >= 1200);
@@ -205,7 +134,7 @@ TEST_CASE("a waiter that is killed is passed over, one that is stopped after its
         REQUIRE(second.wait()->code == 0);
         const auto lines = lines_of(path);
         REQUIRE(lines.size() == 2);
-        CHECK(std::stoull(lines[1].substr(lines[1].find(' '))) > fence);
+        CHECK(Served::from(lines[1]).fence > fence);
     }
     CHECK(holder.wait()->code == 0);
 }

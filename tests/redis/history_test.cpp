@@ -11,7 +11,9 @@
 #include <codomyrmex/concurrency/redis/lock.hpp>
 
 #include "support/catch2.hpp"
+#include "support/environment.hpp"
 #include "support/fenced_register.hpp"
+#include "support/fenced_turn.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"
@@ -20,7 +22,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -291,11 +292,6 @@ constexpr int processes = 8;
 constexpr int threads_each = 4;
 constexpr std::chrono::milliseconds ttl = 500ms;
 
-std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
-    const char* const text = std::getenv(variable);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 struct Plan {
     std::string url;
     std::string history;
@@ -315,36 +311,25 @@ void take_turns(const Plan& plan, int process, int thread, RedisLock& lock) {
     const auto one_in = [&](std::uint64_t n) { return random() % n == 0; };
 
     for (int done = 0; process == plan.victim || done < plan.acquisitions;) {
-        recorder.record(Event::What::call);
-        Lease lease;
-        std::error_code error;
-        if (one_in(4)) {
-            lease = lock.try_lease(error);
-        } else {
-            lease = lock.try_lease_for(2s, error);
-        }
-        if (!lease) {
-            recorder.record(error ? Event::What::failed : Event::What::refused);
+        const bool waits = !one_in(4);
+        const bool had = fenced_turn(
+            recorder, resource,
+            [&](std::error_code& error) {
+                return waits ? lock.try_lease_for(2s, error) : lock.try_lease(error);
+            },
+            [&] {
+                ++done;
+                if (process == plan.kills_itself && thread == 0 && done == plan.at_acquisition) {
+                    ::kill(::getpid(), SIGKILL);
+                }
+                // Long enough, now and then, to need a renewal.
+                if (one_in(1000)) std::this_thread::sleep_for(ttl / 2);
+            },
+            [](Lease& lease, std::error_code& error) { return lease.release(error); });
+        if (!had) {
             std::this_thread::sleep_for(std::chrono::microseconds{random() % 5000});
             continue;
         }
-        recorder.record(Event::What::acquired, lease);
-        ++done;
-
-        const auto value = resource.read(lease.fence());
-        if (process == plan.kills_itself && thread == 0 && done == plan.at_acquisition) {
-            ::kill(::getpid(), SIGKILL);
-        }
-        // Long enough, now and then, to need a renewal.
-        if (one_in(1000)) std::this_thread::sleep_for(ttl / 2);
-        recorder.record(Event::What::checked, lease);
-        if (value) (void)resource.write(lease.fence(), *value + 1);
-
-        recorder.record(Event::What::release);
-        const bool ours = lease.release(error);
-        recorder.record(error  ? Event::What::released_unknown
-                        : ours ? Event::What::released
-                               : Event::What::released_lost);
         // Let another have it: who released is the first to ask again.
         if (!one_in(4)) std::this_thread::sleep_for(std::chrono::microseconds{random() % 1000});
     }
