@@ -73,17 +73,42 @@ TEST_CASE("Tasks come in the order of their due times, and not before") {
     CHECK(names(schedule.take_due(start + 300ms).work) == Names{"a"});
 }
 
-TEST_CASE("What is due within five milliseconds goes in the same write") {
+TEST_CASE("What is due within a twelfth of its term goes in the same write") {
     Schedule schedule;
-    const auto a = live("a");
-    const auto b = live("b");
-    const auto c = live("c");
-    schedule.add({.tenure = c}, start + 100ms + 5ms + 1ns);
-    schedule.add({.tenure = b}, start + 100ms + 5ms);
-    schedule.add({.tenure = a}, start + 100ms);
-    CHECK(schedule.take_due(start + 99ms).empty());  // not without something that is due
-    CHECK(names(schedule.take_due(start + 100ms).work) == Names{"a", "b"});
-    CHECK(schedule.next_due() == start + 105ms + 1ns);
+    const auto a = live("a", {.ttl = 120ms});
+    const auto b = live("b", {.ttl = 1200ms});
+    const auto c = live("c", {.ttl = 1200ms});
+    const auto d = live("d", {.ttl = 120ms});
+    schedule.add({.tenure = d}, start + 50ms + 10ms + 1ns);
+    schedule.add({.tenure = c}, start + 50ms + 100ms + 1ns);
+    schedule.add({.tenure = b}, start + 50ms + 100ms);
+    schedule.add({.tenure = a}, start + 50ms);
+    CHECK(schedule.take_due(start + 49ms).empty());  // not without something that is due
+    CHECK(names(schedule.take_due(start + 50ms).work) == Names{"a", "b"});
+    CHECK(schedule.next_due() == start + 60ms + 1ns);
+}
+
+TEST_CASE("Ten thousand leases taken over a second come to be renewed together") {
+    Schedule schedule;
+    std::vector<std::shared_ptr<Tenure>> leases;
+    for (int i = 0; i < 10'000; ++i) {
+        leases.push_back(live(std::to_string(i), {.ttl = 30s}));
+        schedule.add({.tenure = leases.back()}, start + 1s + i * 100us);
+    }
+    CHECK(schedule.take_due(start + 1s).work.size() == 10'000);
+    CHECK(schedule.take_due(start + 2s).empty());
+}
+
+TEST_CASE("One that is due and many that are not cost a short look") {
+    Schedule schedule;
+    std::vector<std::shared_ptr<Tenure>> leases;
+    for (int i = 0; i < 100; ++i) {
+        leases.push_back(live(std::to_string(i), {.ttl = 30s}));
+        schedule.add({.tenure = leases.back()}, start + 5s);
+    }
+    const auto soon = live("soon");
+    schedule.add({.tenure = soon}, start + 100ms);
+    CHECK(names(schedule.take_due(start + 100ms).work) == Names{"soon"});
 }
 
 TEST_CASE("A renewal of which nothing is heard is due again after a third of the time to live") {

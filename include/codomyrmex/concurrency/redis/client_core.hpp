@@ -472,7 +472,7 @@ class ClientCore {
                 Acquisition acquisition{*keeper_,
                                         tenure,
                                         holder_text(identity->options.label),
-                                        block_of(line, identity->options),
+                                        block_of(line, identity->options, contended),
                                         wait,
                                         reach};
                 if (!acquisition.run()) tenure = nullptr;
@@ -520,12 +520,13 @@ class ClientCore {
                         "another thread with this lock had no answer either: " + failure);
     }
 
-    // How many fencing tokens to reserve: for those who stand in line behind it, or may come.
+    // How many fencing tokens to reserve: for those who stand in line behind it, or may come; for
+    // who stood in line itself is not alone.
     [[nodiscard]] static std::uint64_t block_of(LocalQueues::Line& line,
-                                                const LeaseOptions& options) {
+                                                const LeaseOptions& options, bool stood) {
         if (options.retain != options.retain.zero()) return retained_block;
         const std::lock_guard guard{line.mutex};
-        if (line.queue.waiting() == 0) return 1;
+        if (line.queue.waiting() == 0 && !stood) return 1;
         return static_cast<std::uint64_t>(options.max_local_handovers) + 1;
     }
 

@@ -290,8 +290,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         if (pump) pump_at_ = Deadline::never();
         guard.unlock();
         try {
+            bool again = false;
+            std::array<bool, script_count> reloaded{};
             for (Answer& answer : answers)
-                settle(answer);
+                again = settle(answer, reloaded) || again;
             for (const LostLease& loss : losses)
                 events->lost(loss);
             for (const Task& task : due.lost)
@@ -299,10 +301,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             // Nobody can tell us any more that a lock is wanted.
             if (unheard) give_up_all();
             for (const Task& task : due.work)
-                send(task, task.duty == Duty::renew ? Call::digest : Call::body);
+                send(task, how_to_call(script_of(task)));
             for (const std::string& key : lines)
                 time_out(key, now);
-            if (pump || !due.work.empty()) attend_pipeline();
+            if (pump || again || !due.work.empty()) attend_pipeline();
             if (subscribe) this->subscribe();
         } catch (const std::exception& error) {
             // Out of memory, most likely. Nothing is forgotten: all of it becomes due again.
@@ -418,6 +420,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         return !others_first || schedule_.next_due() > now;
     }
 
+    [[nodiscard]] static const Script& script_of(const Task& task) noexcept {
+        const Scripts scripts = scripts_of(task.tenure->identity().kind);
+        return task.duty == Duty::renew ? scripts.renew : scripts.release;
+    }
+
     void send(const Task& task, Call call) {
         const Tenure& tenure = *task.tenure;
         const BootTime now = detail::BootClock::now();
@@ -449,34 +456,40 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             true);
     }
 
-    // An answer to send().
-    void settle(Answer& answer) {
+    // An answer to send(). `reloaded`: which scripts were sent again with their bodies.
+    // Returns: whether something was sent again.
+    bool settle(Answer& answer, std::array<bool, script_count>& reloaded) {
         const Task& task = answer.task;
         Exchange& exchange = answer.exchange;
         if (exchange.outcome != Exchange::Outcome::answered) {
             again_later(task, exchange.error);
-            return;
+            return false;
         }
         if (exchange.reply.is_error()) {
-            if (classify(exchange.reply.text).kind == ServerErrorKind::load_script) {
-                send(task, Call::body);
-                return attend_pipeline();
+            const ServerErrorKind kind = classify(exchange.reply.text).kind;
+            if (kind == ServerErrorKind::load_script) {
+                // The first of those that say so brings the body along, and the rest come behind
+                // it.
+                bool& sent = reloaded[static_cast<std::size_t>(script_of(task).id)];
+                send(task, std::exchange(sent, true) ? Call::digest : Call::body);
+                return true;
             }
-            if (classify(exchange.reply.text).kind == ServerErrorKind::rediscover) {
-                pipeline.disconnect(exchange.connection);
-            }
-            return again_later(task, exchange.reply.text);
+            if (kind == ServerErrorKind::rediscover) pipeline.disconnect(exchange.connection);
+            again_later(task, exchange.reply.text);
+            return false;
         }
         if (!answer.number.take_from(exchange.reply)) {
             // Of another request: which reply belongs to which is anybody's guess from here on.
             pipeline.disconnect(exchange.connection);
-            return again_later(task, "the server answered with " + exchange.reply.describe());
+            again_later(task, "the server answered with " + exchange.reply.describe());
+            return false;
         }
         if (task.duty == Duty::renew) {
             settle_renewal(task, exchange);
         } else {
             settle_release(task, exchange);
         }
+        return false;
     }
 
     void settle_renewal(const Task& task, const Exchange& exchange) {

@@ -12,11 +12,9 @@
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -35,6 +33,7 @@ struct LocalWaiter {
     const LockIdentity& identity;
     detail::WaitWord state{waiting};
     std::shared_ptr<Tenure> tenure{};
+    LocalWaiter* next = nullptr;  ///< who stands behind it
 };
 
 /// Not thread-safe. A waiter must take the lock that guards this before it goes.
@@ -51,9 +50,11 @@ class LocalQueue {
     /// to be given back, and asks.
     [[nodiscard]] Entry enter(LocalWaiter& waiter, bool may_wait, BootTime now) {
         if (in_use_ && !in_use_->valid_at(now)) next_asks();
-        if (busy_ || !line_.empty()) {
+        if (busy_ || first_ != nullptr) {
             if (!may_wait) return Entry::busy;
-            line_.push_back(&waiter);
+            (first_ == nullptr ? first_ : last_->next) = &waiter;
+            last_ = &waiter;
+            ++waiting_;
             return Entry::line;
         }
         busy_ = true;
@@ -70,9 +71,16 @@ class LocalQueue {
 
     /// A thread in line gives up. Returns: false if it is not in line: its turn has come.
     [[nodiscard]] bool leave(LocalWaiter& waiter) {
-        const auto found = std::ranges::find(line_, &waiter);
-        if (found == line_.end()) return false;
-        line_.erase(found);
+        LocalWaiter* before = nullptr;
+        LocalWaiter* each = first_;
+        while (each != nullptr && each != &waiter) {
+            before = each;
+            each = each->next;
+        }
+        if (each == nullptr) return false;
+        (before == nullptr ? first_ : before->next) = waiter.next;
+        if (last_ == &waiter) last_ = before;
+        --waiting_;
         return true;
     }
 
@@ -95,11 +103,10 @@ class LocalQueue {
     [[nodiscard]] GivenBack give_back(const std::shared_ptr<Tenure>& tenure, bool may_retain,
                                       BootTime now) {
         if (in_use_ != tenure) return GivenBack::foreign;
-        if (!line_.empty()) {
-            LocalWaiter& next = *line_.front();
-            if (!may_hand_on(*tenure, next.identity, now)) return GivenBack::release;
+        if (first_ != nullptr) {
+            if (!may_hand_on(*tenure, first_->identity, now)) return GivenBack::release;
             ++run_;
-            line_.pop_front();
+            LocalWaiter& next = take_first();
             next.tenure = tenure;
             next.state.set(LocalWaiter::has);
             return GivenBack::handed;
@@ -114,11 +121,8 @@ class LocalQueue {
     /// The lease is with nobody here any more: the first in line goes and asks.
     void next_asks() {
         in_use_ = nullptr;
-        busy_ = !line_.empty();
-        if (!busy_) return;
-        LocalWaiter& next = *line_.front();
-        line_.pop_front();
-        next.state.set(LocalWaiter::asks);
+        busy_ = first_ != nullptr;
+        if (busy_) take_first().state.set(LocalWaiter::asks);
     }
 
     /// `tenure` is lost, whether in use or retained.
@@ -133,10 +137,18 @@ class LocalQueue {
     }
     [[nodiscard]] const std::shared_ptr<Tenure>& retained() const noexcept { return retained_; }
 
-    [[nodiscard]] std::size_t waiting() const noexcept { return line_.size(); }
-    [[nodiscard]] bool idle() const noexcept { return !busy_ && line_.empty() && !retained_; }
+    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_; }
+    [[nodiscard]] bool idle() const noexcept { return !busy_ && first_ == nullptr && !retained_; }
 
   private:
+    LocalWaiter& take_first() noexcept {
+        LocalWaiter& taken = *first_;
+        first_ = taken.next;
+        if (first_ == nullptr) last_ = nullptr;
+        --waiting_;
+        return taken;
+    }
+
     [[nodiscard]] static bool alike(const LockIdentity& a, const LockIdentity& b) noexcept {
         return &a == &b ||
                (a.options.ttl == b.options.ttl && a.options.max_hold == b.options.max_hold &&
@@ -159,7 +171,10 @@ class LocalQueue {
     bool busy_ = false;  // somebody asks or has it
     std::shared_ptr<Tenure> in_use_;
     std::shared_ptr<Tenure> retained_;
-    std::deque<LocalWaiter*> line_;
+    // The line: each waiter knows who stands behind it.
+    LocalWaiter* first_ = nullptr;
+    LocalWaiter* last_ = nullptr;
+    std::size_t waiting_ = 0;
     int run_ = 0;
     BootTime run_began_{};
 };

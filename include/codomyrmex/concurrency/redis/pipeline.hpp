@@ -41,9 +41,9 @@ namespace codomyrmex::concurrency::redis {
 /// Threads: safe, but for the destructor.
 class Pipeline {
   public:
-    /// How long nothing must have come for a request to be worth a look before it whether the server
-    /// is still there, and has said nothing that nobody asked for. One that closed the connection
-    /// since makes the request `unknown` where it otherwise would not be sent.
+    /// How long nothing must have come for a request to be worth a look before it whether the
+    /// server is still there, and has said nothing that nobody asked for. One that closed the
+    /// connection since makes the request `unknown` where it otherwise would not be sent.
     static constexpr std::chrono::milliseconds look_before{1};
 
     /// `attend`: called, with no lock held, when replies are owed and no thread drives: within the
