@@ -173,10 +173,10 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
           {"abc-1f", "30000", "host:1:2", "9", "2", "p:", "waiter", "5", "7"});
     check(renew_command(Call::digest, tenure, "9", number), renew_permits_script,
           {"abc-1f", "30000", "9", "7"});
-    check(reweigh_command(Call::digest, tenure, 3, "p:", number), reweigh_script,
-          {"abc-1f", "3", "p:", "7"});
-    check(resize_command(Call::digest, tenure.identity(), 9, "p:", number), resize_script,
-          {"9", "p:", "7"});
+    check(reweigh_command(Call::digest, tenure, 3, "p:", 12, number), reweigh_script,
+          {"abc-1f", "3", "p:", "12", "7"});
+    check(resize_command(Call::digest, tenure.identity(), 9, "p:", "8", number), resize_script,
+          {"9", "p:", "8", "7"});
     CHECK(make_waiter(tenure, 1s, 1, "text") == "abc-1f 1000 2 text");
     tenure.stand_as("abc-1f 1000 2 text");
     check(release_command(Call::digest, tenure, "p:", number), release_permits_script,

@@ -116,8 +116,11 @@ struct Bench {
         REQUIRE(reply.elements.size() == 2);
         return reply.elements[0].number;
     }
-    RedisReply reweigh(const std::string& token, int weight) {
-        return run(reweigh_script, {token, std::to_string(weight), prefix});
+    RedisReply reweigh(const std::string& token, int weight, int order = 1) {
+        return run(reweigh_script, {token, std::to_string(weight), prefix, std::to_string(order)});
+    }
+    RedisReply resize(int capacity, const std::string& not_after = {}) {
+        return run(resize_script, {std::to_string(capacity), prefix, not_after});
     }
 
     std::string used() { return server.command({"HGET", keys.meta_key, "used"}).text; }
@@ -271,12 +274,12 @@ TEST_CASE("Another number of permits than the stored one is an error that says i
     CHECK(bench.release(alice) == 1);
     bench.keys.capacity = 4;
     CHECK(bench.acquire(bob).text == "MISMATCH 3");
-    const auto resized = bench.run(resize_script, {"4", prefix});
+    const auto resized = bench.resize(4);
     REQUIRE(resized.elements.size() == 1);
     CHECK(resized.elements[0].number == 3);
     CHECK(bench.tried(bob, 4) == 1);
     // Fewer than are out: nothing is taken away.
-    (void)bench.run(resize_script, {"2", prefix});
+    (void)bench.resize(2);
     bench.keys.capacity = 2;
     CHECK(bench.renew(bob) == 1);
     CHECK(bench.tried(alice) == 0);
@@ -290,7 +293,7 @@ TEST_CASE("More permits in all serve at once those who wait") {
     Listener listens{bench.server, bob};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob, 2).elements.at(0).number == 0);
-    (void)bench.run(resize_script, {"5", prefix});
+    (void)bench.resize(5);
     CHECK(listens.next().starts_with("grant " + bob + ' '));
 }
 
@@ -350,7 +353,7 @@ TEST_CASE("Holders that nobody of ours wrote are left alone") {
         CHECK(bench.acquire(alice).text.starts_with("FOREIGNKEY "));
         CHECK(bench.release(alice) == 0);
         CHECK(bench.reweigh(alice, 1).elements.at(0).number == 0);
-        CHECK(bench.run(resize_script, {"4", prefix}).text.starts_with("FOREIGNKEY "));
+        CHECK(bench.resize(4).text.starts_with("FOREIGNKEY "));
         CHECK(bench.holders() == 1);
     }
     SECTION("another type") {
@@ -379,4 +382,83 @@ TEST_CASE("A replica answers READONLY to each script of permits") {
               std::string::npos);
         CHECK(bench.reweigh(token, 2).text.find("READONLY") != std::string::npos);
     }
+}
+
+TEST_CASE("A conversion that comes after a later one changes nothing") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 3) == 1);
+    CHECK(bench.reweigh(alice, 1, 1).elements.at(0).number == 1);
+    CHECK(bench.reweigh(alice, 3, 2).elements.at(0).number == 1);
+    CHECK(bench.reweigh(alice, 1, 1).elements.at(0).number == 3);
+    CHECK(bench.used() == "3");
+    CHECK(bench.tried(bob) == 0);
+    CHECK(bench.release(alice) == 1);
+    CHECK(bench.server.command({"HLEN", bench.keys.meta_key}).number == 2);
+}
+
+TEST_CASE("A late resize does nothing") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice) == 1);
+    CHECK(bench.resize(9, "1700000000000000000").elements.at(0).number == -1);
+    CHECK(bench.tried(bob) == 1);
+}
+
+TEST_CASE("The count outlives the holders, and not for ever") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 3, 20) == 1);
+    Bench::pass(40);
+    SECTION("after a release that comes late") {
+        CHECK(bench.release(alice) == 0);
+    }
+    SECTION("after one who is wrong about it") {
+        bench.keys.capacity = 4;
+        CHECK(bench.acquire(bob).text == "MISMATCH 3");
+    }
+    SECTION("after a conversion that comes late") {
+        CHECK(bench.reweigh(alice, 1).elements.at(0).number == 0);
+    }
+    CHECK(bench.pttl(bench.keys.meta_key) > 0);
+}
+
+TEST_CASE("Who asks for more than there are since a resize stands in nobody's way") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    const Listener listens{bench.server, bob};
+    CHECK(bench.tried(alice) == 1);
+    CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
+    (void)bench.resize(2);
+    bench.keys.capacity = 2;
+    CHECK(bench.release(alice) == 1);
+    CHECK(bench.tried(carol, 2) == 1);
+    bench.keys.capacity = 3;
+    CHECK(bench.wait(bob, 3).text == "MISMATCH 2");
+}
+
+TEST_CASE("Who stood in line before a resize keeps its place") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    const Listener listens{bench.server, bob};
+    CHECK(bench.tried(alice, 3) == 1);
+    CHECK(bench.wait(bob, 2).elements.at(0).number == 0);
+    (void)bench.resize(2);
+    CHECK(bench.wait(bob, 2).elements.at(2).number == 0);
+    CHECK(bench.release(alice) == 1);
+    CHECK(bench.wait(bob, 2).elements.at(0).number == 1);
+}
+
+TEST_CASE("A token that has its permits by another way is not counted twice") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    const Listener listens{bench.server, bob};
+    CHECK(bench.tried(alice, 3) == 1);
+    CHECK(bench.wait(bob, 1).elements.at(0).number == 0);
+    // As if alice's time had run out, unseen by those who wait.
+    bench.server.command({"ZADD", bench.keys.lock_key, "1", alice});
+    CHECK(bench.tried(bob) == 1);  // an early copy, of before it stood in line
+    CHECK(bench.used() == "1");
+    CHECK(bench.release(bob, Bench::waiter_of(bob, 1)) == 1);
+    CHECK(bench.used() == "0");
 }

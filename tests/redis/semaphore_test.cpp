@@ -282,7 +282,9 @@ TEST_CASE("An uncontended cycle costs two requests") {
     RedisServer server;
     RedisClient client{server.url()};
     RedisSemaphore pool{"pool", client, 1};
-    CHECK(pool.lease().release());
+    // Before the connection stands nobody knows what the server has of our scripts.
+    for (int i = 0; i < 2; ++i)
+        CHECK(pool.lease().release());
     server.command({"CONFIG", "RESETSTAT"});
     for (int i = 0; i < 10; ++i) {
         Lease lease = pool.lease();

@@ -23,10 +23,12 @@ class ForkMark {
   public:
     ForkMark() noexcept {
 #if defined(MADV_WIPEONFORK)
-        void* const page = ::mmap(nullptr, size(), PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* const page =
+            ::mmap(nullptr, size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) return;
-        if (::madvise(page, size(), MADV_WIPEONFORK) != 0) {
+        // Emulators were seen that say yes to any advice, and wipe nothing.
+        const bool says_yes = ::madvise(page, size(), -1) == 0;
+        if (says_yes || ::madvise(page, size(), MADV_WIPEONFORK) != 0) {
             ::munmap(page, size());
             return;
         }

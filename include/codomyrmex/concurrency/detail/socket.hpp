@@ -303,7 +303,8 @@ class Socket {
     template <class Take, class Tick>
     [[nodiscard]] SocketResult receive_soon(Take take, Deadline deadline, Tick& tick) {
         if constexpr (std::is_same_v<Tick, NoTick>) {
-            while (deadline.remaining() > receive_slice) {
+            // With some to spare, for the system may sleep a tick or two longer.
+            while (deadline.remaining() > receive_slice + std::chrono::milliseconds{10}) {
                 const SocketResult got = receive(take, 0);
                 if (got != SocketResult::timeout) return got;
             }

@@ -62,7 +62,7 @@ class RedisClient {
     /// Cost: one round trip, and the connecting.
     void ping() { root_->core().ping(Deadline::after(options().patience)); }
 
-    // --- for the primitives; what a LockClient needs (lock.hpp) ---
+    // --- for the primitives; what a LockClient needs (lock_client.hpp) ---
 
     /// The keys and checked options of the lock `name`.
     /// Throws: LockError(invalid_argument).
@@ -130,6 +130,10 @@ class RedisClient {
     /// Cost: one round trip.
     [[nodiscard]] std::shared_ptr<redis::Hold> reweigh(const std::shared_ptr<redis::Hold>& hold,
                                                        std::uint64_t weight, Deadline deadline) {
+        if (hold->forked()) {
+            throw LockError(LockErrc::lease_lost,
+                            "'" + hold->name() + "' is the parent's, not this process'");
+        }
         return root_->core().reweigh(hold, weight, deadline);
     }
 

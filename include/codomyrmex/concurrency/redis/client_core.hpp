@@ -274,11 +274,16 @@ class ClientCore {
     [[nodiscard]] std::shared_ptr<Hold> reweigh(const std::shared_ptr<Hold>& hold,
                                                 std::uint64_t weight, Deadline deadline) {
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
+        if (!hold->valid()) {
+            throw LockError(LockErrc::lease_lost,
+                            "'" + hold->name() + "' was lost before it could be converted");
+        }
+        const std::uint64_t order = tenure->next_conversion();
         std::optional<ReweighAnswer> word;
         const Answer answer = caller_.run(
             reweigh_script, caller_.limit(deadline),
             [&](Call call, BootTime, RequestNumber number) {
-                return reweigh_command(call, *tenure, weight, keeper_->name.prefix, number);
+                return reweigh_command(call, *tenure, weight, keeper_->name.prefix, order, number);
             },
             [&](const Reply& reply) {
                 word = read_reweigh(reply);
@@ -311,14 +316,20 @@ class ClientCore {
         std::int64_t old = 0;
         const Answer answer = caller_.run(
             resize_script, caller_.limit(deadline),
-            [&](Call call, BootTime, RequestNumber number) {
-                return resize_command(call, identity, capacity, keeper_->name.prefix, number);
+            [&](Call call, BootTime give_up, RequestNumber number) {
+                return resize_command(call, identity, capacity, keeper_->name.prefix,
+                                      keeper_->clock.at(give_up), number);
             },
             [&](const Reply& reply) {
                 if (reply.type != Reply::Type::array || reply.elements.size() != 1) return false;
-                old = reply.elements[0].as_integer().value_or(-1);
-                return old >= 0;
+                old = reply.elements[0].as_integer().value_or(-2);
+                return old >= -1;
             });
+        if (answer.ok && old == -1) {
+            throw LockError(LockErrc::backend_unavailable,
+                            keeper_->endpoint.to_string() + ": the resizing of '" + identity.name +
+                                "' was executed too late");
+        }
         if (!answer.ok) throw caller_.failure(answer, "cannot resize '" + identity.name + '\'');
         return static_cast<std::uint64_t>(old);
     }
@@ -568,7 +579,14 @@ class ClientCore {
 
     // Returns: null if it is lost already; it is then given back.
     [[nodiscard]] std::shared_ptr<Hold> use(const std::shared_ptr<Tenure>& tenure, bool contended) {
-        auto hold = std::make_shared<Hold>(tenure, contended);
+        std::shared_ptr<Hold> hold;
+        try {
+            hold = std::make_shared<Hold>(tenure, contended);
+        } catch (...) {
+            keeper_->unwatch(*tenure);
+            keeper_->release(tenure, nullptr);
+            throw;
+        }
         tenure->used_by(hold);
         // After that: whoever finds it lost from now on tells this hold.
         if (tenure->valid_at(detail::BootClock::now())) return hold;

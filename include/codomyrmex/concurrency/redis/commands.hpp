@@ -77,6 +77,7 @@ class RequestNumber {
 [[nodiscard]] inline std::string call_script(Call call, const Script& script,
                                              const LockIdentity& identity,
                                              std::initializer_list<std::string_view> arguments) {
+    // The two of the call, the number of keys, four keys and nine arguments.
     std::array<std::string_view, 16> words{};
     auto* end = words.begin();
     *end++ = call == Call::body ? "EVAL" : "EVALSHA";
@@ -138,20 +139,22 @@ class RequestNumber {
                        {tenure.token(), ttl, not_after, number.text()});
 }
 
-/// The request to have `weight` permits from now on.
+/// The request to have `weight` permits from now on. `order`: larger than that of the conversion
+/// before.
 [[nodiscard]] inline std::string reweigh_command(Call call, const Tenure& tenure,
                                                  std::uint64_t weight, std::string_view prefix,
-                                                 RequestNumber number) {
-    return call_script(call, reweigh_script, tenure.identity(),
-                       {tenure.token(), std::to_string(weight), prefix, number.text()});
+                                                 std::uint64_t order, RequestNumber number) {
+    return call_script(
+        call, reweigh_script, tenure.identity(),
+        {tenure.token(), std::to_string(weight), prefix, std::to_string(order), number.text()});
 }
 
 /// The request that the semaphore shall have `capacity` permits.
 [[nodiscard]] inline std::string resize_command(Call call, const LockIdentity& identity,
                                                 std::uint64_t capacity, std::string_view prefix,
-                                                RequestNumber number) {
+                                                std::string_view not_after, RequestNumber number) {
     return call_script(call, resize_script, identity,
-                       {std::to_string(capacity), prefix, number.text()});
+                       {std::to_string(capacity), prefix, not_after, number.text()});
 }
 
 }  // namespace codomyrmex::concurrency::redis

@@ -146,6 +146,9 @@ class Tenure {
         return now + ttl() + drift_allowance(ttl());
     }
 
+    /// A number for its next conversion, larger than that of the one before.
+    [[nodiscard]] std::uint64_t next_conversion() noexcept { return conversions_.fetch_add(1) + 1; }
+
     /// That a copy of the request that made it may be executed later, when it was given back.
     /// Threads: as granted().
     void mark_doubtful() noexcept { doubtful_ = true; }
@@ -179,6 +182,7 @@ class Tenure {
     std::uint64_t next_fence_ = 0;
     std::uint64_t fences_left_ = 0;
     bool doubtful_ = false;
+    std::atomic<std::uint64_t> conversions_{0};
     std::string waiter_;
     std::atomic<std::int64_t> acquired_{0};
     std::atomic<std::int64_t> term_{0};

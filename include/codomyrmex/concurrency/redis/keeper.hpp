@@ -565,8 +565,13 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                   RequestNumber number, Exchange& exchange) noexcept {
         releasing_.fetch_sub(1, std::memory_order_relaxed);
         std::optional<ReleaseAnswer> answer;
-        if (exchange.outcome == Exchange::Outcome::answered && number.take_from(exchange.reply)) {
-            answer = read_release(exchange.reply);
+        if (exchange.outcome == Exchange::Outcome::answered && !exchange.reply.is_error()) {
+            if (number.take_from(exchange.reply)) {
+                answer = read_release(exchange.reply);
+            } else {
+                // Of another request: which reply belongs to which is anybody's guess from here on.
+                pipeline.disconnect(exchange.connection);
+            }
         }
         if (!answer || answer->more || tenure->doubtful()) return later(tenure, tenure->doubtful());
         // After a repetition it cannot be told from a release that was executed before.

@@ -14,6 +14,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -95,33 +96,36 @@ class PooledHolds {
         --reserved_;
         holds_.push_back(std::move(hold));
     }
-    /// Returns what take() gave.
-    void put_back(std::vector<std::shared_ptr<Hold>> holds) {
-        const std::lock_guard guard{mutex_};
-        for (auto& hold : holds)
-            holds_.push_back(std::move(hold));
-    }
     /// Nothing was acquired.
     void unreserve() noexcept {
         const std::lock_guard guard{mutex_};
         --reserved_;
     }
 
-    /// One of at most `weight` permits to give back: of as many as that before one of fewer, one
-    /// that was lost before one that stands, and then the one that ends soonest. Null if there is
-    /// none.
-    [[nodiscard]] std::shared_ptr<Hold> take(std::uint64_t weight) noexcept {
+    /// Holds of `weight` permits together, to give back: of those that fit, the ones of most
+    /// permits first, then one that was lost before one that stands, and then the one that ends
+    /// soonest. Returns: nothing if these do not add up to it. Throws: std::bad_alloc, and nothing
+    /// has changed.
+    [[nodiscard]] std::optional<std::vector<std::shared_ptr<Hold>>> take(std::uint64_t weight) {
         const std::lock_guard guard{mutex_};
-        auto best = holds_.end();
-        for (auto each = holds_.begin(); each != holds_.end(); ++each) {
-            if (weight_of(**each) > weight) continue;
-            if (best == holds_.end() || before(**each, **best)) best = each;
+        std::ranges::sort(holds_, before);
+        std::vector<std::shared_ptr<Hold>> taken;
+        std::vector<std::shared_ptr<Hold>> kept;
+        taken.reserve(holds_.size());
+        kept.reserve(holds_.size() + reserved_);
+        for (const auto& hold : holds_) {
+            const bool fits = weight_of(*hold) <= weight;
+            if (fits) weight -= weight_of(*hold);
+            (fits ? taken : kept).push_back(hold);
         }
-        if (best == holds_.end()) return nullptr;
-        std::shared_ptr<Hold> hold = std::move(*best);
-        *best = std::move(holds_.back());
-        holds_.pop_back();
-        return hold;
+        if (weight != 0) return std::nullopt;
+        holds_.swap(kept);
+        return taken;
+    }
+
+    [[nodiscard]] std::vector<std::shared_ptr<Hold>> take_all() noexcept {
+        const std::lock_guard guard{mutex_};
+        return std::exchange(holds_, {});
     }
 
     /// How many permits there are.
@@ -137,10 +141,11 @@ class PooledHolds {
     [[nodiscard]] static std::uint64_t weight_of(const Hold& hold) noexcept {
         return hold.tenure()->identity().weight;
     }
-    [[nodiscard]] static bool before(const Hold& a, const Hold& b) noexcept {
-        if (weight_of(a) != weight_of(b)) return weight_of(a) > weight_of(b);
+    [[nodiscard]] static bool before(const std::shared_ptr<Hold>& a,
+                                     const std::shared_ptr<Hold>& b) noexcept {
+        if (weight_of(*a) != weight_of(*b)) return weight_of(*a) > weight_of(*b);
         // One that is over has the clock's beginning for a deadline.
-        return a.tenure()->deadline() < b.tenure()->deadline();
+        return a->tenure()->deadline() < b->tenure()->deadline();
     }
 
     mutable std::mutex mutex_;

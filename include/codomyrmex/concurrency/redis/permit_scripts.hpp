@@ -13,15 +13,16 @@ namespace codomyrmex::concurrency::redis {
 
 // The holders are a sorted set of tokens by when they expire, in microseconds of the server's time:
 // each on its own. The key expires with the last of them. A hash beside it has `capacity`, how many
-// permits there are; `used`, how many are out; and for each holder `token` -> `weight text since`.
-// It outlives them by up to two days, for the capacity to be known.
+// permits there are; `used`, how many are out; for each holder `token` -> `weight text since`; and
+// for one that was converted `token#` -> the number of the last conversion. It outlives them by up
+// to two days, for the capacity to be known.
 //
 // Who stands first in the queue is served first: a large request is not starved by small ones
 // behind it, nor a writer by readers.
 //
 // Gives set, fence_key, queue, meta, micros; purge(): removes the holders that ran out, at most
-// 1,000, and says whether the key is foreign; used(); remove(token), take(token, weight, ttl, text)
-// and expire(), which sets the time to live of the keys.
+// 1,000, and says whether the key is foreign, and whether there are more; used(); remove(token),
+// take(token, weight, ttl, text) and expire(), which sets the time to live of the keys.
 inline constexpr char lua_permits[] =
     R"lua(local set, fence_key, queue, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local micros = time[1] * 1000000 + time[2]
@@ -32,23 +33,26 @@ local function remove(token)
     local entry = redis.call('HGET', meta, token)
     redis.call('ZREM', set, token)
     if not entry then return end
-    redis.call('HDEL', meta, token)
+    redis.call('HDEL', meta, token, token .. '#')
     redis.call('HINCRBY', meta, 'used', '-' .. string.match(entry, '^%d+'))
 end
 local function purge()
     local left = redis.call('PTTL', set)
-    if left == -1 then return true end
+    if left == -1 then return true, false end
     if left == -2 then
         if used() > 0 then
             local capacity = redis.call('HGET', meta, 'capacity')
-            redis.call('DEL', meta)
-            if capacity then redis.call('HSET', meta, 'capacity', capacity) end
+            redis.call('UNLINK', meta)
+            if capacity then
+                redis.call('HSET', meta, 'capacity', capacity)
+                redis.call('PEXPIRE', meta, 172800000)
+            end
         end
-        return false
+        return false, false
     end
     local over = redis.call('ZRANGEBYSCORE', set, '-inf', string.format('%.0f', micros), 'LIMIT', 0, 1000)
     for _, token in ipairs(over) do remove(token) end
-    return false
+    return false, #over == 1000
 end
 local function expire()
     local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
@@ -61,29 +65,32 @@ end
 local function take(token, weight, ttl, text)
     local fence = draw(fence_key, 1)
     if not fence then return nil end
-    keep(token, ttl)
-    redis.call('HSET', meta, token, weight .. ' ' .. text .. ' ' .. time[1])
     redis.call('HINCRBY', meta, 'used', weight)
+    redis.call('HSET', meta, token, weight .. ' ' .. text .. ' ' .. time[1])
+    keep(token, ttl)
     expire()
     return fence
 end
 local foreign_set = redis.error_reply('FOREIGNKEY the holders have no expiry, so this library did not write them')
 )lua";
 
-// Gives admit(prefix, self): as many as there is room for of those who stand first, dead ones
-// dropped, are made holders and told. Answers 'self' when `self` stands first, for the caller to
-// see whether there is room; 'full' when there is none; 'none' when nobody waits; 'more' when it
-// stopped looking; 'foreign'.
+// Gives admit(prefix, self): as many as there is room for of those who stand first, at most 32, are
+// made holders and told. Dropped are dead ones, and who asks for more than there are in all since
+// a resize: it stands in everybody's way, and is told when it asks again. Answers 'self' when
+// `self` stands first, for the caller to see whether there is room; 'full' when there is none;
+// 'none' when nobody waits; 'more' when it stopped looking; 'foreign'.
 inline constexpr char lua_admit[] = R"lua(local function admit(prefix, self)
     local capacity = tonumber(redis.call('HGET', meta, 'capacity') or 0)
     for _ = 1, 32 do
         local what, waiter, token, ttl, weight, text, channel = first_alive(queue, prefix, self)
         if what ~= 'waiter' then return what end
-        if used() + weight > capacity then return 'full' end
-        local fence = take(token, weight, ttl, text)
-        if not fence then return 'foreign' end
+        if tonumber(weight) <= capacity then
+            if used() + weight > capacity then return 'full' end
+            local fence = take(token, weight, ttl, text)
+            if not fence then return 'foreign' end
+            redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, 1, now, ttl, set}, ' '))
+        end
         redis.call('ZREM', queue, waiter)
-        redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, 1, now, ttl, set}, ' '))
     end
     return 'more'
 end
@@ -106,14 +113,25 @@ inline constexpr auto acquire_permits_body =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if purge() then return foreign_set end
 local stored = redis.call('HGET', meta, 'capacity')
-if stored and stored ~= capacity then return redis.error_reply('MISMATCH ' .. stored) end
-if redis.call('ZSCORE', set, token) then
+if stored and stored ~= capacity then
+    local known = redis.call('ZSCORE', set, token) or redis.call('ZSCORE', queue, waiter)
+    if not known or tonumber(weight) > tonumber(stored) then
+        redis.call('ZREM', queue, waiter)
+        return redis.error_reply('MISMATCH ' .. stored)
+    end
+    capacity = stored
+end
+local function has()
+    return redis.call('ZSCORE', set, token)
+end
+local function again()
     local fence = draw(fence_key, 1)
     if not fence then return foreign_fence end
     keep(token, ttl)
     expire()
     return {1, now, fence, 1, number}
 end
+if has() then return again() end
 if not_after ~= '' and now > not_after then return {2, now, '', 0, number} end
 if not stored then
     redis.call('HSET', meta, 'capacity', capacity)
@@ -125,6 +143,8 @@ if first and first ~= waiter then
     if waiter ~= '' then stand(queue, waiter) end
     outcome = admit(prefix, waiter)
     if outcome == 'foreign' then return foreign_fence end
+    -- An earlier request of this token stood in line as another waiter.
+    if has() then return again() end
 end
 if (outcome == 'none' or outcome == 'self') and used() + weight <= tonumber(capacity) then
     local fence = take(token, weight, ttl, text)
@@ -142,7 +162,7 @@ return {0, now, rank, left, number}
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "f6a6b231c0980ffd24dfdc511c28494c764c3c5e",
+    "fd03a60030dcf8c09f4f6bda93d25eefb9d8451c",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -155,18 +175,20 @@ inline constexpr auto release_permits_body =
     join(lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
          R"lua(local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 redis.call('ZREM', queue, waiter)
-if purge() then return {0, number} end
+local foreign, more = purge()
+if foreign then return {0, number} end
 local ours = redis.call('ZSCORE', set, token)
 if ours then
     remove(token)
-    expire()
+    if not more then expire() end
 end
-return {(ours and 1 or 0) + (admit(prefix, '') == 'more' and 2 or 0), number}
+if admit(prefix, '') == 'more' then more = true end
+return {(ours and 1 or 0) + (more and 2 or 0), number}
 )lua");
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "5f3113dbe78014237ffdd8116acda2e4231ae6f7",
+    "6271c88bdc1f30d5f04d37d4c65a67a3e4f48e92",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -186,56 +208,61 @@ return {redis.call('EXISTS', queue) + 1, now, ARGV[4]}
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "ea8755470f1598b797e181dd5637c3dd62c05998",
+    "7ef8a7d742e8c5047219393ed6271e82a02bcdae",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
 /// becomes a reader, or the only reader a writer. Serves those for whom there is room then.
-/// Overtakes who waits: it stands in nobody's way who was not behind it before.
+/// Overtakes who waits: it stands in nobody's way who was not behind it before. A conversion that
+/// comes after a later one, for a copy of it was under way long, changes nothing.
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: token; how many; the prefix of
-/// channels; the request's number.
+/// channels; a number that increases from conversion to conversion; the request's number.
 /// Answers {1, server time, fence, 1}, with a new fencing token; {0, server time, '', 0} if it has
-/// none; {3, server time, '', 0} if there is no room.
-inline constexpr auto reweigh_body =
-    join(lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
-         R"lua(local token, weight, prefix, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+/// none; {3, server time, '', 0} if there is no room, or a later conversion came before.
+inline constexpr auto reweigh_body = join(
+    lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
+    R"lua(local token, weight, prefix, order, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 redis.call('ZREM', queue, '')
 local entry = not purge() and redis.call('HGET', meta, token)
 if not entry then return {0, now, '', 0, number} end
+if tonumber(redis.call('HGET', meta, token .. '#') or 0) > tonumber(order) then
+    return {3, now, '', 0, number}
+end
 local old, text = string.match(entry, '^(%d+)(.*)$')
 if used() - old + weight > tonumber(redis.call('HGET', meta, 'capacity') or 0) then
     return {3, now, '', 0, number}
 end
 local fence = draw(fence_key, 1)
 if not fence then return foreign_fence end
-redis.call('HSET', meta, token, weight .. text)
+redis.call('HSET', meta, token, weight .. text, token .. '#', order)
 redis.call('HINCRBY', meta, 'used', string.format('%.0f', weight - old))
 admit(prefix, '')
 return {1, now, fence, 1, number}
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "5ecad798c3e6e36387a017d2b4a8ed6952a751a6",
+                                       "21271508c9b0ef070942845c2fdc2441d21bda29",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
 /// is given until enough have come back.
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: how many; the prefix of channels;
-/// the request's number.
-/// Answers {how many there were, or 0}.
+/// the server time after which nothing is to be done, or empty; the request's number.
+/// Answers {how many there were, or 0}; {-1} if it came too late.
 inline constexpr auto resize_body = join(lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
                                          R"lua(if purge() then return foreign_set end
+if ARGV[3] ~= '' and now > ARGV[3] then return {-1, ARGV[4]} end
 local old = redis.call('HGET', meta, 'capacity')
 redis.call('HSET', meta, 'capacity', ARGV[1])
 redis.call('PEXPIRE', meta, 172800000)
 admit(ARGV[2], '')
-return {tonumber(old or 0), ARGV[3]}
+return {tonumber(old or 0), ARGV[4]}
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "00704d75cd007323e2eda999a22c3fc71745fa1b",
+                                      "1482d4fba5f5102bc0e5cb9e8d4923a8b8402f3f",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -57,8 +57,9 @@ class BasicRedisReadWriteLock {
     /// options keep their bounds and retain nothing.
     BasicRedisReadWriteLock(std::string_view name, Client client, const LeaseOptions& options = {})
         : client_{client},
+          identity_{client_.identify_read_write(name, true, options)},
           reader_{client, client_.identify_read_write(name, false, options)},
-          writer_{client, client_.identify_read_write(name, true, options)} {}
+          writer_{std::move(client), identity_} {}
 
     /// The same with a client of its own.
     BasicRedisReadWriteLock(std::string_view name, std::string_view url,
@@ -123,7 +124,8 @@ class BasicRedisReadWriteLock {
         error.run([&] {
             require_ours(lease);
             try {
-                lease.hold_ = client_.reweigh(lease.hold_, 1, Deadline::never());
+                auto hold = lease.client_->reweigh(lease.hold_, 1, Deadline::never());
+                if (hold) lease.hold_ = std::move(hold);
             } catch (const LockError& failure) {
                 if (failure.code() == LockErrc::lease_lost) throw;
                 client_.report(LockErrc::unknown_outcome, failure.what());
@@ -140,7 +142,7 @@ class BasicRedisReadWriteLock {
     [[nodiscard]] bool try_upgrade(lease_type& lease, OnError error = {}) {
         return error.run([&] {
             require_ours(lease);
-            auto hold = client_.reweigh(
+            auto hold = lease.client_->reweigh(
                 lease.hold_, static_cast<std::uint64_t>(redis::most_permits), Deadline::never());
             if (!hold) return false;
             lease.hold_ = std::move(hold);
@@ -189,13 +191,13 @@ class BasicRedisReadWriteLock {
         Client client{client_};
         try {
             code.clear();
-            reader_.release();
-        } catch (const std::system_error& error) {
-            code = error.code();
-            if (code == LockErrc::not_held) client.report(LockErrc::not_held, error.what());
-        } catch (const std::exception& error) {
+            reader_.release(code);
+            if (code == LockErrc::not_held) {
+                client.report(LockErrc::not_held, "unlock_shared of what is not held");
+            }
+        } catch (...) {
+            // Out of memory, and nothing was given back.
             code = LockErrc::unknown_outcome;
-            client.report(LockErrc::unknown_outcome, error.what());
         }
     }
 
@@ -214,7 +216,7 @@ class BasicRedisReadWriteLock {
             throw LockError(LockErrc::not_held, "conversion of a lease that is empty");
         }
         const redis::LockIdentity& identity = lease.hold_->tenure()->identity();
-        if (identity.kind != redis::KeyKind::read_write || identity.name != name()) {
+        if (identity.lock_key != identity_->lock_key) {
             throw LockError(LockErrc::invalid_argument,
                             "conversion of a lease of '" + identity.name +
                                 "', which is not one of the read-write lock '" + name() + '\'');
@@ -222,6 +224,7 @@ class BasicRedisReadWriteLock {
     }
 
     Client client_;
+    const std::shared_ptr<const redis::LockIdentity> identity_;
     BasicRedisSemaphore<Client> reader_;
     BasicRedisLock<Client> writer_;
 };

@@ -58,7 +58,7 @@ template <std::size_t... Sizes>
 // it wants (of a lock) or how many permits (else), the text for people. The queue is a sorted set
 // of waiters by time of arrival, in microseconds; nobody overtakes though the clock step back.
 //
-// Each script writes before it says "held by another" or "not yours", if only a removal that finds
+// Each script writes before it says "not enough" or "not yours", if only a removal that finds
 // nothing: a master that became a replica then answers READONLY instead of what it remembers.
 //
 // Each answers with an array, whose last element is the number that the request gave itself, where
@@ -121,9 +121,9 @@ end
 
 // Gives first_alive(queue, prefix, self): 'waiter' and the parts of the first waiter that lives.
 // Alive is whose process is subscribed; the count that PUBLISH returns would be no sign, for a
-// monitor's pattern counts there too. Dead ones are dropped, at most 32 a call. Answers 'self' when
-// the first is `self`; 'none' when nobody waits, or without the right to ask who is subscribed;
-// 'more' when it stopped looking.
+// monitor's pattern counts there too. Dead ones are dropped, at most 32 each time. Answers 'self'
+// when the first is `self`; 'none' when nobody waits, or without the right to ask who is
+// subscribed; 'more' when it stopped looking.
 inline constexpr char lua_first_alive[] = R"lua(local function first_alive(queue, prefix, self)
     for _ = 1, 32 do
         local waiter = redis.call('ZRANGE', queue, 0, 0)[1]

@@ -85,7 +85,7 @@ class BasicRedisSemaphore {
 
     /// Gives back what it holds inside. Leases taken from it go on.
     ~BasicRedisSemaphore() {
-        while (const auto hold = holds_.take(identity_->capacity))
+        for (const auto& hold : holds_.take_all())
             client_.give_back(hold);
     }
 
@@ -157,12 +157,13 @@ class BasicRedisSemaphore {
         return error.run([&] { return hold(count, wait); });
     }
 
-    /// Gives back `count` permits that acquire() took, and does not wait for the server's word. A
-    /// loss that only its answer shows goes to the hook `on_lost`.
-    /// Throws: LockError(not_held) if it holds fewer, or only such as were acquired together with
-    /// more, and LockError(invalid_argument) for a negative count; then nothing has changed.
-    /// LockError(lease_lost) if one of them had been lost; all of them are given back.
-    /// Cost: nothing that is waited for.
+    /// Gives back `count` permits that acquire() took, and does not wait for the server's word:
+    /// those first that were acquired together with most others, then lost ones, then the one that
+    /// ends soonest. A loss that only its answer shows goes to the hook `on_lost`.
+    /// Throws: LockError(not_held) if it holds fewer, or those first ones do not add up to `count`,
+    /// for permits that were acquired together go together; and LockError(invalid_argument) for a
+    /// negative count; then nothing has changed. LockError(lease_lost) if one of them had been
+    /// lost; all of them are given back. Cost: nothing that is waited for.
     void release(OnError error = {}) { release(1, error); }
     void release(std::ptrdiff_t count, OnError error = {}) {
         error.run([&] { give_back(count); });
@@ -216,12 +217,14 @@ class BasicRedisSemaphore {
         return error.run([&] { return make_lease(count, wait); });
     }
 
-    /// Changes how many permits there are, in the server and in this object; others that say
-    /// another number get `mismatch` from then on. With fewer than are out nothing is taken away;
-    /// none is given until enough have come back.
+    /// Changes how many permits there are, in the server and in this object; who asks with another
+    /// number from then on gets `mismatch`, but for who stands in line already (and calls on this
+    /// object until resize() has returned). With fewer than are out nothing is taken away; none is
+    /// given until enough have come back.
     /// Throws: LockError(invalid_argument) unless from 1 to max(). Cost: one round trip.
     void resize(std::ptrdiff_t permits, OnError error = {}) {
         error.run([&] {
+            const std::lock_guard one_at_a_time{resizing_};
             const auto old = identity();
             auto next = client_.identify_permits(old->name, permits, 1, old->options);
             client_.resize(*old, next->capacity, Deadline::never());
@@ -271,17 +274,8 @@ class BasicRedisSemaphore {
             throw LockError(LockErrc::invalid_argument,
                             "release of " + std::to_string(count) + " permits");
         }
-        std::vector<std::shared_ptr<redis::Hold>> holds;
-        auto left = static_cast<std::uint64_t>(count);
-        while (left != 0) {
-            holds.emplace_back();  // before it is taken out: from here on nothing throws
-            holds.back() = holds_.take(left);
-            if (!holds.back()) break;
-            left -= holds.back()->tenure()->identity().weight;
-        }
-        if (left != 0) {
-            holds.pop_back();
-            holds_.put_back(std::move(holds));
+        const auto holds = holds_.take(static_cast<std::uint64_t>(count));
+        if (!holds) {
             throw LockError(LockErrc::not_held,
                             "release of " + std::to_string(count) + " permits of '" + name() +
                                 "', of which fewer are held here, or only such as were acquired "
@@ -291,17 +285,18 @@ class BasicRedisSemaphore {
         // it.
         Client client{client_};
         bool lost = false;
-        for (const auto& hold : holds) {
+        for (const auto& hold : *holds) {
             if (client.give_back(hold) == redis::Released::lost) lost = true;
         }
         if (lost) {
             throw LockError(LockErrc::lease_lost,
-                            "a permit of '" + holds.front()->name() + "' was lost");
+                            "a permit of '" + holds->front()->name() + "' was lost");
         }
     }
 
     Client client_;
-    mutable std::mutex mutex_;
+    std::mutex resizing_;
+    mutable std::mutex mutex_;  // guards the next
     std::shared_ptr<const redis::LockIdentity> identity_;
     redis::PooledHolds holds_;
 };
