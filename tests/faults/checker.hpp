@@ -38,6 +38,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <string>
@@ -88,6 +89,15 @@ class Checker {
             tracker_.add(record);
         }
     }
+
+    /// Calls `use(time, delay)` in finish() for each acquisition: when it was served, and how long
+    /// it had waited beside room for it, in ns.
+    void on_delay(std::function<void(std::int64_t, std::int64_t)> use) {
+        on_delay_ = std::move(use);
+    }
+
+    /// The records of each name, as they were judged. To be looked at after finish().
+    [[nodiscard]] const History& history(std::uint32_t name) { return tracker_.histories()[name]; }
 
     /// Judges what was added. To be called once.
     [[nodiscard]] Report finish() {
@@ -167,6 +177,7 @@ class Checker {
                 room_until(one.begin);
                 const auto delay = one.begin - std::max(one.called, room_since);
                 report_.worst_delay = std::max(report_.worst_delay, delay);
+                if (on_delay_) on_delay_(one.begin, delay);
             }
             const std::int64_t weight = weight_of(history, one);
             if (taken + weight > capacity) {
@@ -499,6 +510,7 @@ class Checker {
     }
 
     Rules rules_;
+    std::function<void(std::int64_t, std::int64_t)> on_delay_;
     Stretches overlap_, fence_, delay_, disorder_, loss_, error_;
     Fates fates_;
     Report report_;
