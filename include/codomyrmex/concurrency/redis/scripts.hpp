@@ -59,14 +59,15 @@ end
 // Gives draw(key, block): the first of `block` fencing tokens and how many there are; nothing if
 // the key holds none, which is a foreign key. The first is the clock, or the last one plus one if
 // the clock is not ahead of it: it increases though the key be lost, as long as the clock goes on,
-// and the other way round. Past a second before the clock, blocks shrink to one.
+// and the other way round. Only from the clock on there is more than one: blocks on top of blocks
+// would run ahead of the clock, which then could not stand in for the key.
 inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
     local last = redis.call('GET', key)
     if last and not (#last == 19 and string.find(last, '^%d+$')) then return nil end
     block = tonumber(block)
     local first = now
     if last and last >= now then
-        if tonumber(string.sub(last, 1, 13)) - tonumber(string.sub(now, 1, 13)) > 1000 then block = 1 end
+        block = 1
         redis.call('INCRBY', key, 1)
         redis.call('PEXPIRE', key, 86400000)
         first = redis.call('GET', key)
@@ -174,7 +175,7 @@ redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
 return {1, now, fence, drawn}
 )lua");
 inline constexpr Script acquire_script{"acquire",
-                                       "f8aff9aae4f06b843e3f8dd5417251d50c1db367",
+                                       "9857897f4a7c47702d551fa26c3c14d4e7754655",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
@@ -194,7 +195,7 @@ if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
 return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 )lua");
 inline constexpr Script release_script{"release",
-                                       "8caeaabd1aa1f2d971507507fde6bcbf1ecec266",
+                                       "8ea8331c824d0332530aa892c45bc7ff6bd3468d",
                                        {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
