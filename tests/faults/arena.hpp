@@ -47,7 +47,7 @@ struct RunOptions {
     std::int64_t seed = 1;
     std::chrono::milliseconds round{5'000};
     int processes = 2;
-    int threads = 3;
+    int threads = 4;
 };
 
 /// One round of one arena.
@@ -137,13 +137,22 @@ class Arena {
             }
             std::this_thread::sleep_for(std::chrono::milliseconds{2 + pick(30)});
         }
-        for (const auto& worker : workers_)
-            finish(*worker, round);
-        workers_.clear();
+        for (auto* crew : {&workers_, &gone_}) {
+            for (const auto& worker : *crew)
+                finish(*worker, round);
+            crew->clear();
+        }
         std::vector<FaultWindow> windows = nemesis.windows();
         judge(history, rules(), windows, stalls_.within(began_, boot_time(), aftermath().count()),
               round.arena, gallery_, round.tally);
         look_at_keys(*server_, std::uint64_t{3} * names(), round.arena, round.tally);
+        // An error that nothing excuses is explained by what was said of it.
+        const auto by_error = [](const Finding& finding) { return finding.check == "error"; };
+        if (std::ranges::any_of(round.tally.findings, by_error)) {
+            for (const std::string& note : notes_)
+                round.tally.findings.push_back({"note", round.arena, note});
+        }
+        notes_.clear();
         return round;
     }
 
@@ -210,6 +219,11 @@ class Arena {
         plan.end = end_;
         plan.threads = options_.threads;
         plan.ttl_ms = ttl_ms();
+        if (ground_ == Ground::people) {
+            // A call may fail that has too little time for an answer.
+            plan.shortest_wait_ms = 300;
+            plan.response_ms = 1'500;
+        }
         workers_.push_back(std::make_unique<WorkerProcess>(options_.worker, plan));
     }
 
@@ -235,11 +249,11 @@ class Arena {
 
     void finish(WorkerProcess& worker, Round& round) {
         const std::int64_t left = std::max<std::int64_t>(end_ - boot_time(), 0);
-        gone_.clear();
         for (const std::string& wrong : worker.finish(
                  std::chrono::nanoseconds{left} + std::chrono::seconds{20}, round.tally.deeds)) {
             round.tally.find({"worker", round.arena, wrong});
         }
+        notes_.insert(notes_.end(), worker.notes().begin(), worker.notes().end());
     }
 
     // --- Faults.
@@ -434,6 +448,7 @@ class Arena {
     std::unique_ptr<test_support::FaultProxy> proxy_;
     std::vector<std::unique_ptr<WorkerProcess>> workers_;
     std::vector<std::unique_ptr<WorkerProcess>> gone_;
+    std::vector<std::string> notes_;  // of the round
     std::vector<std::size_t> bag_;
     // After these it takes a while until all is as before.
     const std::set<std::string> heavy_{"client killed", "process exits while it holds",

@@ -142,6 +142,7 @@ class WorkerProcess {
         }
         while (const auto line = output_.receive(std::chrono::seconds{20})) {
             if (line->starts_with("wrong: ")) wrong_.push_back(who + ' ' + *line);
+            if (line->starts_with("note: ")) notes_.push_back(who + ' ' + line->substr(6));
             if (!line->starts_with("did ")) continue;
             Deeds more;
             std::istringstream words{line->substr(4)};
@@ -152,12 +153,16 @@ class WorkerProcess {
         return std::move(wrong_);
     }
 
+    /// What its calls failed with, the first few. To be asked for after finish().
+    [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+
   private:
     Plan plan_;
     test_support::Fd commands_;
     test_support::Pipe output_;
     std::array<std::vector<std::string>, most_threads> answers_;
     std::vector<std::string> wrong_;
+    std::vector<std::string> notes_;
     bool killed_ = false;
     test_support::Process process_;
 };

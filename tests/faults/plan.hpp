@@ -24,11 +24,11 @@ inline constexpr int ask_thread_end = SIGALRM;  ///< a thread, while it holds
 inline constexpr int mere_noise = SIGUSR2;      ///< to be interrupted
 
 /// Names that all workers of a server fight for, each with options of its own.
-inline constexpr std::uint32_t contended_names = 8;
+inline constexpr std::uint32_t contended_names = 4;
 /// The name whose holders end without giving it back; `max_hold` ends those leases.
 inline constexpr std::uint32_t left_behind_name = contended_names;
 /// From here on, names that one thread has for itself.
-inline constexpr std::uint32_t first_own_name = 16;
+inline constexpr std::uint32_t first_own_name = 8;
 inline constexpr std::uint32_t most_threads = 8;
 
 /// The names of a server, at most, if it has workers in `slots` slots.
@@ -52,6 +52,7 @@ struct Plan {
     std::int64_t threads = 3;
     std::int64_t ttl_ms = 400;  ///< the shortest; others are multiples
     std::int64_t grant_ttl_ms = 200;
+    std::int64_t shortest_wait_ms = 1;
     std::int64_t response_ms = 300;
     std::int64_t patience_ms = 2'000;
 
@@ -69,6 +70,7 @@ struct Plan {
         use("threads", self.threads);
         use("ttl_ms", self.ttl_ms);
         use("grant_ttl_ms", self.grant_ttl_ms);
+        use("shortest_wait_ms", self.shortest_wait_ms);
         use("response_ms", self.response_ms);
         use("patience_ms", self.patience_ms);
     }

@@ -104,6 +104,19 @@ struct Inside {
     [[nodiscard]] std::string_view token() const { return name; }
 };
 
+/// What a lease was a moment ago, and a little less of it, for it took time to look.
+struct Seen {
+    explicit Seen(const Lease& lease)
+        : number{lease.fence()}, owner{lease.token()}, left{lease.remaining() - 1ms} {}
+    [[nodiscard]] std::uint64_t fence() const { return number; }
+    [[nodiscard]] std::string_view token() const { return owner; }
+    [[nodiscard]] std::chrono::nanoseconds remaining() const { return left; }
+
+    std::uint64_t number;
+    std::string_view owner;
+    std::chrono::nanoseconds left;
+};
+
 /// What all threads of the process share.
 struct Worker {
     explicit Worker(Plan with) : plan{std::move(with)}, client{plan.url, client_options(plan)} {}
@@ -140,6 +153,7 @@ struct Worker {
     Tokens tokens;
     std::stop_source at_end;
     std::atomic<std::int32_t> children{0};
+    std::atomic<int> notes{0};
 };
 
 /// One name as one thread uses it.
@@ -177,9 +191,10 @@ class Thread {
         while (boot_time() < worker_.plan.end) {
             if (take_one(thread_ends_wanted)) leave_behind();
             const auto kind = random_() % 16;
-            if (kind < 6) {
-                turn(*places_[random_() % places_.size()]);
-            } else if (kind < 8) {
+            if (kind < 10) {
+                // The first of them most.
+                turn(*places_[std::min(random_() % places_.size(), random_() % places_.size())]);
+            } else if (kind < 11) {
                 turn(*own_);
             } else {
                 for (int i = 0; i < 32; ++i)
@@ -193,47 +208,63 @@ class Thread {
 
     // --- Taking.
 
+    /// Returns: false if it throws. The first few times, says what.
+    template <class Ask>
+    bool attempt(const Place& place, Ask ask) {
+        try {
+            ask();
+            return true;
+        } catch (const LockError& error) {
+            if (worker_.notes.fetch_add(1) < 20) {
+                say("note: at " + std::to_string(boot_time()) + ", name " +
+                    std::to_string(place.target.name) + ", thread " + std::to_string(number_) +
+                    ": " + error.what());
+            }
+            return false;
+        }
+    }
+
     /// Asks in one of the ways that give a lease.
     Lease take(Place& place) {
         RedisLock& lock = place.lock;
-        std::error_code error;
         Lease lease;
         std::chrono::nanoseconds time{0};
+        bool failed = false;
         const auto call = [&](auto ask) {
             recorder_.call(place.target, Op::acquire, time);
-            lease = ask();
+            failed = !attempt(place, [&] { lease = ask(); });
         };
         switch (random_() % 6) {
             case 0:
-                call([&] { return lock.try_lease(error); });
+                call([&] { return lock.try_lease(); });
                 break;
             case 1:
-                time = milliseconds{1 + random_() % 60};
-                call([&] { return lock.try_lease_for(time, error); });
+                time =
+                    milliseconds{worker_.plan.shortest_wait_ms + static_cast<int>(random_() % 60)};
+                call([&] { return lock.try_lease_for(time); });
                 break;
             case 2:
-                time = milliseconds{60 + random_() % 300};
-                call([&] {
-                    return lock.try_lease_until(std::chrono::steady_clock::now() + time, error);
-                });
+                time =
+                    milliseconds{worker_.plan.shortest_wait_ms + static_cast<int>(random_() % 400)};
+                call([&] { return lock.try_lease_until(std::chrono::steady_clock::now() + time); });
                 break;
             case 3:
-                call([&] { return lock.try_lease_for(-1s, error); });
+                call([&] { return lock.try_lease_for(-1s); });
                 break;
             case 4:
                 time = milliseconds{200};
-                call([&] { return lock.try_lease_for(time, worker_.at_end.get_token(), error); });
+                call([&] { return lock.try_lease_for(time, worker_.at_end.get_token()); });
                 break;
             default:
                 time = no_deadline;
-                call([&] { return lock.lease(worker_.at_end.get_token(), error); });
+                call([&] { return lock.lease(worker_.at_end.get_token()); });
         }
         if (lease) {
             recorder_.acquired(place.target, lease,
                                worker_.tokens.source_of(place.target.name, lease.token()));
         } else {
             recorder_.answered(place.target, Op::acquire,
-                               error ? Outcome::failed : Outcome::refused);
+                               failed ? Outcome::failed : Outcome::refused);
         }
         return lease;
     }
@@ -253,12 +284,13 @@ class Thread {
         write(place, held);
         if (take_one(exits_wanted)) std::exit(0);
         if (take_one(forks_wanted)) fork_in(place, held);
-        const auto time = one_in(200) ? place.options.ttl * 5 / 4
-                          : one_in(8) ? milliseconds{1 + random_() % 12}
-                                      : 0ms;
+        const bool contended = place.target.name < contended_names;
+        const auto time = one_in(200)                 ? place.options.ttl * 5 / 4
+                          : one_in(contended ? 3 : 8) ? milliseconds{1 + random_() % 6}
+                                                      : 0ms;
         const auto until = boot_time() + std::chrono::nanoseconds{time}.count();
         while (boot_time() < std::min(until, worker_.plan.end)) {
-            std::this_thread::sleep_for(std::min<milliseconds>(time, 7ms));
+            std::this_thread::sleep_for(std::min<milliseconds>(time, 3ms));
             recorder_.checked(place.target, held);
             if (held.remaining() == 0ns) break;
         }
@@ -296,18 +328,15 @@ class Thread {
 
     /// The same by the members of a mutex.
     void turn_of_a_mutex(Place& place) {
-        std::error_code error;
         bool held = false;
-        if (one_in(2)) {
-            recorder_.call(place.target, Op::acquire, 0ns);
-            held = place.lock.try_lock(error);
-        } else {
-            recorder_.call(place.target, Op::acquire, 200ms);
-            held = place.lock.try_lock_for(200ms, error);
-        }
+        const auto time = one_in(2) ? 0ms : 200ms;
+        recorder_.call(place.target, Op::acquire, time);
+        const bool answered = attempt(place, [&] {
+            held = time == 0ms ? place.lock.try_lock() : place.lock.try_lock_for(time);
+        });
         if (!held) {
             recorder_.answered(place.target, Op::acquire,
-                               error ? Outcome::failed : Outcome::refused);
+                               answered ? Outcome::refused : Outcome::failed);
             return;
         }
         const Inside inside{place.lock};
@@ -315,18 +344,19 @@ class Thread {
         use(place, inside);
         recorder_.checked(place.target, inside);
         recorder_.call(place.target, Op::release, 0ns);
+        std::error_code error;
         place.lock.unlock(error);
         recorder_.answered(place.target, Op::release, error ? Outcome::lost : Outcome::ok);
     }
 
     /// In and out, as fast as it goes.
     void quick_turn(Place& place) {
-        std::error_code error;
+        Lease lease;
         recorder_.call(place.target, Op::acquire, 0ns);
-        Lease lease = place.lock.try_lease(error);
+        const bool answered = attempt(place, [&] { lease = place.lock.try_lease(); });
         if (!lease) {
             recorder_.answered(place.target, Op::acquire,
-                               error ? Outcome::failed : Outcome::refused);
+                               answered ? Outcome::refused : Outcome::failed);
             return;
         }
         recorder_.acquired(place.target, lease,
@@ -341,10 +371,13 @@ class Thread {
         const auto began = boot_time();
         std::thread{[&] { lease = take(place); }}.join();
         if (!lease) return;
-        while (lease.valid()) {
+        // That it is lost in the end is in order.
+        for (Seen seen{lease}; seen.left > 0ns; seen = Seen{lease}) {
+            recorder_.checked(place.target, seen);
             std::this_thread::sleep_for(5ms);
-            recorder_.checked(place.target, lease);
         }
+        while (lease.valid())
+            std::this_thread::sleep_for(1ms);
         const bool in_order =
             boot_time() - began >= std::chrono::nanoseconds{place.options.max_hold}.count();
         recorder_.call(place.target, Op::release, 0ns);
