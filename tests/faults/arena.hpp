@@ -143,14 +143,18 @@ class Arena {
             crew->clear();
         }
         std::vector<FaultWindow> windows = nemesis.windows();
-        judge(history, rules(), windows, stalls_.within(began_, boot_time(), aftermath().count()),
-              round.arena, gallery_, round.tally);
+        std::vector<FaultWindow> excuses = stalls_.within(began_, boot_time(), aftermath().count());
+        if (ground_ != Ground::people) {
+            // Some calls have a deadline that is too short for an answer.
+            excuses.push_back({"short deadlines", began_, boot_time(), {.error = true}});
+        }
+        judge(history, rules(), windows, excuses, round.arena, gallery_, round.tally);
         look_at_keys(*server_, std::uint64_t{3} * names(), round.arena, round.tally);
         // An error that nothing excuses is explained by what was said of it.
         const auto by_error = [](const Finding& finding) { return finding.check == "error"; };
         if (std::ranges::any_of(round.tally.findings, by_error)) {
             for (const std::string& note : notes_)
-                round.tally.findings.push_back({"note", round.arena, note});
+                round.tally.keep({"note", round.arena, note});
         }
         notes_.clear();
         return round;

@@ -137,7 +137,7 @@ inline void judge(const std::string& path, const Rules& rules,
                              std::to_string(gallery.drawn.load()) + ".svg";
     std::ofstream{file} << draw_timeline(checker.history(first.name), first, excuses,
                                          std::chrono::nanoseconds{rules.ttl}.count());
-    tally.findings.push_back({"picture", arena, file});
+    tally.keep({"picture", arena, file});
 }
 
 /// Looks at what is left in a server with nobody alive: nothing without an expiry, no more keys

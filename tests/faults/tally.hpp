@@ -99,9 +99,17 @@ struct Tally {
         return sum;
     }
 
+    /// A violation. Of each sort only the first few are kept.
     void find(Finding finding) {
         ++violations;
-        if (findings.size() < 40) findings.push_back(std::move(finding));
+        keep(std::move(finding));
+    }
+
+    /// What explains a violation.
+    void keep(Finding finding) {
+        const auto alike = std::ranges::count_if(
+            findings, [&](const Finding& one) { return one.check == finding.check; });
+        if (alike < 6) findings.push_back(std::move(finding));
     }
 
     Tally& operator+=(const Tally& more) {
@@ -115,9 +123,8 @@ struct Tally {
         deeds += more.deeds;
         for (const auto& [name, row] : more.rows)
             rows[name] += row;
-        for (const Finding& finding : more.findings) {
-            if (findings.size() < 40) findings.push_back(finding);
-        }
+        for (const Finding& finding : more.findings)
+            keep(finding);
         return *this;
     }
 
