@@ -14,6 +14,9 @@ usage: sh cmake/run.sh COMMAND [ARGUMENTS]
   test [CTEST-OPTION]   build and run the test suite, except what is labelled slow
   bench [NAME]          build and run the benchmarks, or those whose names begin so:
                         local_benchmark, local_peers_benchmark, redis_benchmark
+  faults [OPTION]       build and run the fault run: processes fight over locks while faults
+                        strike, and every record is checked; --minutes N, --seed S, --help
+  mutants               build broken copies of the library and show what the fault run finds
   help                  this
 
 Needs cmake, a C++20 compiler, ninja or make, hiredis and redis-server; for the tests also Catch2,
@@ -228,6 +231,26 @@ case $command in
             ran=1
         done
         [ $ran -eq 1 ] || die "no such benchmark: ${1:-any}"
+        ;;
+    faults)
+        need cmake compiler ninja pkg-config hiredis redis catch2 cli11
+        say "Building the fault run"
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON
+        compile faults_run
+        exec "$build/tests/faults/faults_run" "$@"
+        ;;
+    mutants)
+        need cmake compiler ninja pkg-config hiredis redis catch2 cli11
+        say "Building the mutants (some minutes, the first time)"
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_MUTANTS=ON
+        compile mutants
+        missed=0
+        for mutant in "$build"/tests/faults/mutants/bin/mutant_*; do
+            printf '%s: ' "${mutant##*/mutant_}"
+            "$build/tests/faults/faults_run" --worker "$mutant" --expect-violation --quiet \
+                --minutes 2 --arenas scenarios,people,network --out "$build" || missed=1
+        done
+        [ $missed -eq 0 ] || die "a mutant was not caught"
         ;;
     help | -h | --help) usage ;;
     *)

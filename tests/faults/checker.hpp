@@ -12,7 +12,8 @@
 //     room for: one of a lock, the capacity of a semaphore, one writer or any readers.
 //  2. Fencing tokens of exclusive holds increase: who asked after another was answered has the
 //     larger one, and so has who was valid later. None comes twice, none is 0. A writer's is larger
-//     than that of a reader before it.
+//     than that of a reader before it. Where two may be valid together, one that its process handed
+//     on may be smaller.
 //  3. A fenced register never takes a fence below its highest, nor another holder's equal one.
 //  4. A waiter is served within `handover` of there being room for it, or gives up at its deadline.
 //     What excuses more: a holder that died, was stopped, lost its lease or gave it back without a
@@ -123,6 +124,11 @@ class Checker {
     [[nodiscard]] static std::uint32_t weight_of(const History& history, const Acquisition& one) {
         if (history.kind == Kind::semaphore) return one.weight;
         return history.kind == Kind::read_write && one.mode == Mode::exclusive ? all_readers : 1;
+    }
+
+    /// Whether it came from another thread of its process, without the server.
+    [[nodiscard]] static bool is_handed_on(const Acquisition& one) {
+        return one.source == Source::local || one.source == Source::retained;
     }
 
     void check(std::uint32_t name, History& history) {
@@ -248,8 +254,12 @@ class Checker {
                 report_.add(Check::fence, false, name, one->begin,
                             [&] { return "no fence: " + one->to_string(); });
             }
-            const bool excused = called < since;
-            const Acquisition* const other = excused ? largest_excused : largest;
+            const bool reset = called < since;
+            const Acquisition* const other = reset ? largest_excused : largest;
+            // What goes from thread to thread was drawn when the lease was granted, which the
+            // server may have forgotten since.
+            const bool stale = is_handed_on(*one) && overlap_.contain(one->begin);
+            const bool excused = reset || stale;
             if (other != nullptr && one->fence <= other->fence) {
                 report_.add(Check::fence, excused, name, one->begin, [&] {
                     return "asked later and got no larger fence: " + other->to_string() +
@@ -279,8 +289,8 @@ class Checker {
     void check_tokens(std::uint32_t name, const History& history) {
         std::vector<std::pair<std::uint64_t, const Acquisition*>> tokens;
         for (const Acquisition& one : history.acquisitions) {
-            const bool own = one.source != Source::local && one.source != Source::retained;
-            if (one.acquired() && own && one.token != 0) tokens.emplace_back(one.token, &one);
+            if (one.acquired() && !is_handed_on(one) && one.token != 0)
+                tokens.emplace_back(one.token, &one);
         }
         each_twice(tokens, [&](const Acquisition& first, const Acquisition& second) {
             report_.add(Check::token, false, name, second.begin, [&] {

@@ -131,6 +131,7 @@ struct Settings {
     RunOptions run{};
     double minutes = 1;
     bool expect_violation = false;
+    bool quiet = false;
     std::string out = ".";
     std::vector<std::string> arenas{"scenarios", "network", "people", "amnesia", "clock"};
 };
@@ -150,8 +151,10 @@ void play(const std::string& name, Make make, const std::stop_token& stop, Ledge
 
 int run(const Settings& settings) {
     const Screen screen;
-    std::cout << screen.bold("seed " + std::to_string(settings.run.seed)) << ", "
-              << settings.run.worker << std::endl;
+    if (!settings.quiet) {
+        std::cout << screen.bold("seed " + std::to_string(settings.run.seed)) << ", "
+                  << settings.run.worker << std::endl;
+    }
     StallWatch stalls;
     Gallery gallery{settings.out, "faults-" + std::to_string(settings.run.seed)};
     Ledger ledger{settings.arenas.size()};
@@ -207,7 +210,9 @@ int run(const Settings& settings) {
             (settings.expect_violation && found)) {
             stop.request_stop();
         }
-        if (settings.expect_violation || std::chrono::steady_clock::now() < next_line) continue;
+        if (settings.quiet || settings.expect_violation ||
+            std::chrono::steady_clock::now() < next_line)
+            continue;
         if (ledger.rounds() == 0) continue;
         progress();
         next_line = std::chrono::steady_clock::now() + (screen.terminal ? 1s : 5s);
@@ -276,6 +281,7 @@ int main(int argc, char** argv) {
         ->check(CLI::ExistingFile);
     app.add_flag("--expect-violation", settings.expect_violation,
                  "Ends at the first violation; fails if there is none");
+    app.add_flag("--quiet", settings.quiet, "Says nothing before the end");
     CLI11_PARSE(app, argc, argv);
     settings.run.round = std::chrono::milliseconds{round_ms};
     for (const int signal : {SIGINT, SIGTERM})
