@@ -78,6 +78,8 @@ struct Finding {
     std::string check{};  ///< which check found it
     std::string where{};  ///< arena and fault
     std::string text{};
+
+    [[nodiscard]] std::string arena() const { return where.substr(0, where.find(',')); }
 };
 
 struct Tally {
