@@ -145,8 +145,8 @@ class Arena {
         std::vector<FaultWindow> windows = nemesis.windows();
         std::vector<FaultWindow> excuses = stalls_.within(began_, boot_time(), aftermath().count());
         if (ground_ != Ground::people) {
-            // Some calls have a deadline that is too short for an answer.
-            excuses.push_back({"short deadlines", began_, boot_time(), {.error = true}});
+            // One that tries gives the server little time.
+            excuses.push_back({"little time", began_, boot_time(), {.error = true}});
         }
         judge(history, rules(), windows, excuses, round.arena, gallery_, round.tally);
         look_at_keys(*server_, std::uint64_t{3} * names(), round.arena, round.tally);
@@ -189,6 +189,7 @@ class Arena {
     [[nodiscard]] Rules rules() const {
         Rules rules;
         rules.lateness = std::chrono::seconds{3};
+        rules.hurry = std::chrono::seconds{1};
         rules.handover = std::chrono::seconds{2};
         rules.ttl = longest_ttl();
         rules.grant_ttl = milliseconds{Plan{}.grant_ttl_ms};

@@ -54,6 +54,8 @@ struct Rules {
     std::chrono::nanoseconds resolution{0};
     /// How long after its deadline a call may end: one scheduling delay.
     std::chrono::nanoseconds lateness = std::chrono::seconds{1};
+    /// A call with less time than this may end with an error: that there was no answer by then.
+    std::chrono::nanoseconds hurry{0};
     /// How long a waiter may wait beside room for it.
     std::chrono::nanoseconds handover = std::chrono::seconds{1};
     /// The longest time to live of a lease, and of a grant that was not taken up.
@@ -351,7 +353,10 @@ class Checker {
                             [&] { return "lost without a cause: " + one.to_string(); });
             } else {
                 const std::int64_t called = one.state == State::failed ? one.called : one.end;
-                const bool excused = error_.meet(called, one.uncertain) ||
+                const bool hurried = one.state == State::failed && one.waits() &&
+                                     one.deadline != 0 &&
+                                     one.deadline - one.called < rules_.hurry.count();
+                const bool excused = hurried || error_.meet(called, one.uncertain) ||
                                      fates_.stopped(one.process, called, one.uncertain);
                 report_.add(Check::error, excused, name, one.uncertain,
                             [&] { return "an error without a cause: " + one.to_string(); });

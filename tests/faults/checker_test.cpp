@@ -826,6 +826,19 @@ TEST_CASE("An error without a cause is found") {
 
 // --- What faults excuse.
 
+TEST_CASE("A call that had little time may fail, and no other") {
+    Rules hurried = rules;
+    hurried.hurry = 100ms;
+    const auto story = [&](std::int64_t deadline) {
+        return Story{}.call(1, 10, deadline).answered(1, 100, Outcome::failed).judge({}, hurried);
+    };
+    CHECK(story(60).total() == 0);
+    CHECK(story(60).excused_of(Check::error) == 1);
+    CHECK(story(200) == Only{Check::error});
+    CHECK(story(0) == Only{Check::error});
+    CHECK(story(10).of(Check::error) == 1);  // One that tries.
+}
+
 TEST_CASE("A fault excuses an overlap while it lasts and not later") {
     const auto story = Story{}
                            .call(1, 10)

@@ -79,7 +79,9 @@ void say(const std::string& line) {
 /// Tells whether a lease was handed from thread to thread: it keeps its owner token then.
 class Tokens {
   public:
-    Source source_of(std::uint32_t name, std::string_view token) {
+    Source source_of(std::uint32_t name, std::string_view token, std::uint64_t fence) {
+        // The server gives whole microseconds; what comes after them was reserved in the process.
+        if (fence % 1'000 != 0) return Source::local;
         const std::lock_guard guard{mutex_};
         auto& last = last_[name];
         if (std::ranges::find(last, token) != last.end()) return Source::local;
@@ -102,7 +104,7 @@ struct Inside {
     [[nodiscard]] std::uint64_t fence() const { return lock->fence(); }
     [[nodiscard]] auto remaining() const { return lock->remaining(); }
     [[nodiscard]] std::string_view token() const { return name; }
-    /// The server gives its own microseconds; what comes after them was reserved in the process.
+    /// As Tokens::source_of().
     [[nodiscard]] Source source() const {
         return fence() % 1'000 == 0 ? Source::none : Source::local;
     }
@@ -264,8 +266,9 @@ class Thread {
                 call([&] { return lock.lease(worker_.at_end.get_token()); });
         }
         if (lease) {
-            recorder_.acquired(place.target, lease,
-                               worker_.tokens.source_of(place.target.name, lease.token()));
+            recorder_.acquired(
+                place.target, lease,
+                worker_.tokens.source_of(place.target.name, lease.token(), lease.fence()));
         } else {
             recorder_.answered(place.target, Op::acquire,
                                failed ? Outcome::failed : Outcome::refused);
@@ -363,8 +366,9 @@ class Thread {
                                answered ? Outcome::refused : Outcome::failed);
             return;
         }
-        recorder_.acquired(place.target, lease,
-                           worker_.tokens.source_of(place.target.name, lease.token()));
+        recorder_.acquired(
+            place.target, lease,
+            worker_.tokens.source_of(place.target.name, lease.token(), lease.fence()));
         give_back(place, lease);
     }
 
@@ -495,7 +499,8 @@ class Hand {
             recorder.answered(target_, Op::acquire, error ? Outcome::failed : Outcome::refused);
             return error ? "failed" : "refused";
         }
-        recorder.acquired(target_, lease, worker_.tokens.source_of(target_.name, lease.token()));
+        recorder.acquired(target_, lease,
+                          worker_.tokens.source_of(target_.name, lease.token(), lease.fence()));
         return "held";
     }
 
