@@ -212,7 +212,8 @@ case $command in
     test)
         need cmake compiler ninja pkg-config hiredis redis catch2 cli11
         say "Building the tests (some minutes, the first time)"
-        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_EXAMPLES=ON
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_EXAMPLES=ON \
+            -DCODOMYRMEX_CONCURRENCY_MUTANTS=OFF
         compile all
         cd "$build"
         exec ctest -j"$(processors)" --output-on-failure --no-tests=error --no-label-summary \
