@@ -18,6 +18,9 @@ usage: sh cmake/run.sh COMMAND [ARGUMENTS]
                         redis_hand_over_benchmark, redis_idle_benchmark, redis_threads_benchmark;
                         `taskset -c 0` before sh keeps them on one processor, where a round trip
                         to the server is short and figures repeat
+  faults [OPTION]       build and run the fault run: processes fight over locks while faults
+                        strike, and every record is checked; --minutes N, --seed S, --help
+  mutants               build broken copies of the library and show what the fault run finds
   help                  this
 
 Needs cmake, a C++20 compiler, ninja or make, hiredis and redis-server; for the tests also Catch2,
@@ -213,7 +216,8 @@ case $command in
     test)
         need cmake compiler ninja pkg-config hiredis redis catch2 cli11
         say "Building the tests (some minutes, the first time)"
-        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_EXAMPLES=ON
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_EXAMPLES=ON \
+            -DCODOMYRMEX_CONCURRENCY_MUTANTS=OFF
         compile all
         cd "$build"
         exec ctest -j"$(processors)" --output-on-failure --no-tests=error --no-label-summary \
@@ -234,6 +238,26 @@ case $command in
             ran=1
         done
         [ $ran -eq 1 ] || die "no such benchmark: ${name:-any}"
+        ;;
+    faults)
+        need cmake compiler ninja pkg-config hiredis redis catch2 cli11
+        say "Building the fault run"
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON
+        compile faults_run
+        exec "$build/tests/faults/faults_run" "$@"
+        ;;
+    mutants)
+        need cmake compiler ninja pkg-config hiredis redis catch2 cli11
+        say "Building the mutants (some minutes, the first time)"
+        configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_MUTANTS=ON
+        compile mutants
+        missed=0
+        for mutant in "$build"/tests/faults/mutants/bin/mutant_*; do
+            printf '%s: ' "${mutant##*/mutant_}"
+            "$build/tests/faults/faults_run" --worker "$mutant" --expect-violation --quiet \
+                --minutes 2 --arenas scenarios,people,network --out "$build" || missed=1
+        done
+        [ $missed -eq 0 ] || die "a mutant was not caught"
         ;;
     help | -h | --help) usage ;;
     *)

@@ -12,7 +12,8 @@
 //     room for: one of a lock, the capacity of a semaphore, one writer or any readers.
 //  2. Fencing tokens of exclusive holds increase: who asked after another was answered has the
 //     larger one, and so has who was valid later. None comes twice, none is 0. A writer's is larger
-//     than that of a reader before it.
+//     than that of a reader before it. Where two may be valid together, one that its process handed
+//     on may be smaller.
 //  3. A fenced register never takes a fence below its highest, nor another holder's equal one.
 //  4. A waiter is served within `handover` of there being room for it, or gives up at its deadline.
 //     What excuses more: a holder that died, was stopped, lost its lease or gave it back without a
@@ -38,6 +39,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <string>
@@ -52,6 +54,8 @@ struct Rules {
     std::chrono::nanoseconds resolution{0};
     /// How long after its deadline a call may end: one scheduling delay.
     std::chrono::nanoseconds lateness = std::chrono::seconds{1};
+    /// A call with less time than this may end with an error: that there was no answer by then.
+    std::chrono::nanoseconds hurry{0};
     /// How long a waiter may wait beside room for it.
     std::chrono::nanoseconds handover = std::chrono::seconds{1};
     /// The longest time to live of a lease, and of a grant that was not taken up.
@@ -89,6 +93,15 @@ class Checker {
         }
     }
 
+    /// Calls `use(time, delay)` in finish() for each acquisition: when it was served, and how long
+    /// it had waited beside room for it, in ns.
+    void on_delay(std::function<void(std::int64_t, std::int64_t)> use) {
+        on_delay_ = std::move(use);
+    }
+
+    /// The records of each name, as they were judged. To be looked at after finish().
+    [[nodiscard]] const History& history(std::uint32_t name) { return tracker_.histories()[name]; }
+
     /// Judges what was added. To be called once.
     [[nodiscard]] Report finish() {
         for (auto& [name, history] : tracker_.histories())
@@ -113,6 +126,11 @@ class Checker {
     [[nodiscard]] static std::uint32_t weight_of(const History& history, const Acquisition& one) {
         if (history.kind == Kind::semaphore) return one.weight;
         return history.kind == Kind::read_write && one.mode == Mode::exclusive ? all_readers : 1;
+    }
+
+    /// Whether it came from another thread of its process, without the server.
+    [[nodiscard]] static bool is_handed_on(const Acquisition& one) {
+        return one.source == Source::local || one.source == Source::retained;
     }
 
     void check(std::uint32_t name, History& history) {
@@ -167,6 +185,7 @@ class Checker {
                 room_until(one.begin);
                 const auto delay = one.begin - std::max(one.called, room_since);
                 report_.worst_delay = std::max(report_.worst_delay, delay);
+                if (on_delay_) on_delay_(one.begin, delay);
             }
             const std::int64_t weight = weight_of(history, one);
             if (taken + weight > capacity) {
@@ -237,8 +256,12 @@ class Checker {
                 report_.add(Check::fence, false, name, one->begin,
                             [&] { return "no fence: " + one->to_string(); });
             }
-            const bool excused = called < since;
-            const Acquisition* const other = excused ? largest_excused : largest;
+            const bool reset = called < since;
+            const Acquisition* const other = reset ? largest_excused : largest;
+            // What goes from thread to thread was drawn when the lease was granted, which the
+            // server may have forgotten since.
+            const bool stale = is_handed_on(*one) && overlap_.contain(one->begin);
+            const bool excused = reset || stale;
             if (other != nullptr && one->fence <= other->fence) {
                 report_.add(Check::fence, excused, name, one->begin, [&] {
                     return "asked later and got no larger fence: " + other->to_string() +
@@ -268,8 +291,8 @@ class Checker {
     void check_tokens(std::uint32_t name, const History& history) {
         std::vector<std::pair<std::uint64_t, const Acquisition*>> tokens;
         for (const Acquisition& one : history.acquisitions) {
-            const bool own = one.source != Source::local && one.source != Source::retained;
-            if (one.acquired() && own && one.token != 0) tokens.emplace_back(one.token, &one);
+            if (one.acquired() && !is_handed_on(one) && one.token != 0)
+                tokens.emplace_back(one.token, &one);
         }
         each_twice(tokens, [&](const Acquisition& first, const Acquisition& second) {
             report_.add(Check::token, false, name, second.begin, [&] {
@@ -330,7 +353,10 @@ class Checker {
                             [&] { return "lost without a cause: " + one.to_string(); });
             } else {
                 const std::int64_t called = one.state == State::failed ? one.called : one.end;
-                const bool excused = error_.meet(called, one.uncertain) ||
+                const bool hurried = one.state == State::failed && one.waits() &&
+                                     one.deadline != 0 &&
+                                     one.deadline - one.called < rules_.hurry.count();
+                const bool excused = hurried || error_.meet(called, one.uncertain) ||
                                      fates_.stopped(one.process, called, one.uncertain);
                 report_.add(Check::error, excused, name, one.uncertain,
                             [&] { return "an error without a cause: " + one.to_string(); });
@@ -499,6 +525,7 @@ class Checker {
     }
 
     Rules rules_;
+    std::function<void(std::int64_t, std::int64_t)> on_delay_;
     Stretches overlap_, fence_, delay_, disorder_, loss_, error_;
     Fates fates_;
     Report report_;

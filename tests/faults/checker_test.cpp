@@ -6,7 +6,11 @@
 
 #include "faults/checker.hpp"
 
+#include "faults/nemesis.hpp"
+#include "faults/plan.hpp"
 #include "faults/recorder.hpp"
+#include "faults/tally.hpp"
+#include "faults/timeline.hpp"
 #include "support/catch2.hpp"
 #include "support/fenced_register.hpp"
 #include "support/process.hpp"
@@ -140,6 +144,8 @@ class Story {
             checker.add(record);
         return checker.finish();
     }
+
+    [[nodiscard]] const std::vector<Record>& records() const { return records_; }
 
   private:
     Story&& step(int client, std::int64_t time, Op op, Step step, Outcome outcome,
@@ -820,6 +826,19 @@ TEST_CASE("An error without a cause is found") {
 
 // --- What faults excuse.
 
+TEST_CASE("A call that had little time may fail, and no other") {
+    Rules hurried = rules;
+    hurried.hurry = 100ms;
+    const auto story = [&](std::int64_t deadline) {
+        return Story{}.call(1, 10, deadline).answered(1, 100, Outcome::failed).judge({}, hurried);
+    };
+    CHECK(story(60).total() == 0);
+    CHECK(story(60).excused_of(Check::error) == 1);
+    CHECK(story(200) == Only{Check::error});
+    CHECK(story(0) == Only{Check::error});
+    CHECK(story(10).of(Check::error) == 1);  // One that tries.
+}
+
 TEST_CASE("A fault excuses an overlap while it lasts and not later") {
     const auto story = Story{}
                            .call(1, 10)
@@ -849,6 +868,104 @@ TEST_CASE("A fault that lets fences go back excuses those on either side, and no
     const Report during = Story{}.turn(1, 10, 100).turn(2, 24, 50).judge({window(20, 30, fences)});
     CHECK(during.total() == 0);
     CHECK(during.excused_of(Check::fence) == 1);
+}
+
+TEST_CASE("A fence that its process reserved before the server forgot it may be smaller") {
+    // The first's lease is forgotten, another is granted; the first's is handed on at home.
+    const auto story = [](Source source, std::int64_t forgot) {
+        return Story{}
+            .call(1, 10)
+            .acquired(1, 11, 100, 400)
+            .token(1)
+            .released(1, 20)
+            .turn(2, 30, 200)
+            .call(3, 40)
+            .acquired(3, 41, 101, 400)
+            .token(1)
+            .source(source)
+            .released(3, 45)
+            .judge({window(forgot, 500, forgets)});
+    };
+    CHECK(story(Source::local, 25).total() == 0);
+    CHECK(story(Source::local, 25).excused_of(Check::fence) == 1);
+    // Not of one that asked the server, nor where the server forgot nothing.
+    CHECK(story(Source::direct, 25).of(Check::fence) == 1);
+    CHECK(story(Source::local, 450).of(Check::fence) == 1);
+}
+
+TEST_CASE("The delay of each acquisition is told: its time beside room for it") {
+    Checker checker{rules};
+    std::vector<std::pair<std::int64_t, std::int64_t>> delays;
+    checker.on_delay(
+        [&](std::int64_t time, std::int64_t delay) { delays.emplace_back(time / ms, delay / ms); });
+    const Story story =
+        Story{}.turn(1, 10, 100, 5).call(2, 12).acquired(2, 27, 101, 400).released(2, 30);
+    for (const Record& record : story.records())
+        checker.add(record);
+    CHECK(checker.finish().total() == 0);
+    // The first waited for the answer alone; the second from the first's release on.
+    CHECK(delays == std::vector<std::pair<std::int64_t, std::int64_t>>{{15, 5}, {27, 7}});
+    CHECK(checker.history(1).acquisitions.size() == 2);
+}
+
+TEST_CASE("A picture shows those around a violation, and the faults behind them") {
+    Checker checker{rules};
+    const Story story = Story{}
+                            .turn(1, 10, 100)
+                            .call(2, 1000)
+                            .acquired(2, 1001, 101, 1500)
+                            .call(3, 1010)
+                            .acquired(3, 1020, 102, 1500)
+                            .released(3, 1030)
+                            .released(2, 1040);
+    for (const Record& record : story.records())
+        checker.add(record);
+    const Report report = checker.finish();
+    REQUIRE(report == Only{Check::overlap});
+    const std::string picture =
+        draw_timeline(checker.history(1), report.first.front(),
+                      {window(900, 1100, trouble), window(1, 2, trouble)}, 200 * ms);
+    const auto has = [&](const char* text) { return picture.find(text) != std::string::npos; };
+    CHECK(has("<svg xmlns="));
+    CHECK(has("valid together: process 2"));
+    CHECK(has(">process 2 thread 2</text>"));
+    CHECK(has(">process 3 thread 3</text>"));
+    CHECK_FALSE(has(">process 1 thread 1</text>"));
+    CHECK(escape_xml("a<b>&c") == "a&lt;b&gt;&amp;c");
+}
+
+TEST_CASE("What happens belongs to the fault that was struck last") {
+    Blame blame{
+        {{"late", 200, 300, trouble}, {"early", 100, 150, trouble}, {"late", 400, 1, trouble}}};
+    ++blame.at(50).operations;
+    ++blame.at(100).operations;
+    blame.at(199).worst_delay = 7;
+    blame.at(500).operations += 5;
+    auto rows = blame.rows();
+    CHECK(rows.at(Blame::nothing).operations == 1);
+    CHECK(rows.at(Blame::nothing).times == 0);
+    CHECK(rows.at("early").operations == 1);
+    CHECK(rows.at("early").worst_delay == 7);
+    CHECK(rows.at("late").times == 2);
+    CHECK(rows.at("late").operations == 5);
+    Tally tally;
+    tally.rows = rows;
+    CHECK(tally.faults() == 3);
+    CHECK(tally.table().find("early") != std::string::npos);
+}
+
+TEST_CASE("What a worker is started with comes back from its arguments") {
+    Plan plan;
+    plan.url = "unix:///a=b";
+    plan.number = 4'000;
+    plan.end = 1'234'567'890'123;
+    const Plan back = Plan::from_arguments(plan.to_arguments());
+    CHECK(back.url == plan.url);
+    CHECK(back.number == plan.number);
+    CHECK(back.end == plan.end);
+    CHECK(back.to_arguments() == plan.to_arguments());
+    CHECK_THROWS(Plan::from_arguments({"seed=many"}));
+    CHECK_THROWS(Plan::from_arguments({"colour=red"}));
 }
 
 TEST_CASE("A fault excuses a delay while it lasts and no longer") {

@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -437,19 +438,8 @@ TEST_CASE("A block of fences is reserved: the next holder's is above all of it")
     CHECK(bench.fence_of(bob) > plus(first, 32));
 }
 
-TEST_CASE("A block that begins after the last fence is reserved as well") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    Bench bench;
-    // Half a second before the clock, which a block may be.
-    const std::string last = plus(bench.time(), 500'000'000);
-    bench.server.command({"SET", bench.keys.fence_key, last});
-    const auto reply = bench.acquire_as({.token = alice, .block = 33});
-    CHECK(reply.elements.at(2).text == plus(last));
-    CHECK(reply.elements.at(3).number == 33);
-    CHECK(bench.get(bench.keys.fence_key) == plus(last, 33));
-}
-
-TEST_CASE("The fence leads the clock by a second and a block at most: then blocks are of one") {
+TEST_CASE(
+    "A block begins with the clock: where the last fence is ahead of that, there is but one") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
     const std::string last = plus(bench.time(), 30'000'000'000);
@@ -458,15 +448,18 @@ TEST_CASE("The fence leads the clock by a second and a block at most: then block
     CHECK(reply.elements.at(2).text == plus(last));
     CHECK(reply.elements.at(3).number == 1);
     CHECK(bench.get(bench.keys.fence_key) == plus(last));
+}
 
-    // However many take a million each, in a row.
-    bench.server.command({"DEL", bench.keys.fence_key});
+TEST_CASE("However many blocks are taken in a row, the fence leads the clock by no more than one") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    constexpr int block = 1'000'000;
     std::string highest;
     for (int i = 0; i < 2000; ++i) {
-        (void)bench.acquire_as({.token = alice, .block = 1'000'000});
+        (void)bench.acquire_as({.token = alice, .block = block});
         highest = bench.get(bench.keys.fence_key);
     }
-    CHECK(highest < plus(bench.time(), 1'002'000'000));
+    CHECK(highest < plus(bench.time(), block + 2000));
 }
 
 TEST_CASE("A fence that cannot grow any more fails and leaves no lock") {
@@ -863,6 +856,7 @@ TEST_CASE("A release that finds the lock free and others waiting passes it on") 
 
 TEST_CASE("Without the right to ask who listens, nobody is made the holder, and nobody dropped") {
     if (!RedisServer::available()) SKIP("no redis-server");
+    if (std::getenv("CODOMYRMEX_LEAST_RIGHTS") != nullptr) SKIP("command() is another user's");
     Bench bench;
     (void)bench.fence_of(alice);
     (void)bench.wait(bob);

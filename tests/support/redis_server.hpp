@@ -95,7 +95,9 @@ struct RedisServerOptions {
     std::vector<std::string> environment{};  ///< "NAME=value", added to what is inherited.
 };
 
-/// A running redis-server. Threads: command() and what uses it may be called from any thread; the
+/// A running redis-server. With CODOMYRMEX_LEAST_RIGHTS in the environment whoever connects without
+/// a user has only the rights that the README lists; tests that need more must fail then, or SKIP.
+/// Threads: command() and what uses it may be called from any thread; the
 /// rest from one. It dies with the thread that made it, so make it on the main thread.
 class RedisServer {
   public:
@@ -249,7 +251,10 @@ class RedisServer {
                                       "no",
                                       "--daemonize",
                                       "no"};
-        if (!options_.password.empty()) {
+        if (least_rights()) {
+            const std::vector<std::string> user = default_user();
+            argv.insert(argv.end(), user.begin(), user.end());
+        } else if (!options_.password.empty()) {
             argv.insert(argv.end(), {"--requirepass", options_.password});
         }
         if (options_.debug && major_version(server) >= 7) {
@@ -300,7 +305,31 @@ class RedisServer {
         if (!context_) throw std::runtime_error{"hiredis: out of memory"};
         if (context_->err != 0) fail();
         if (redisSetTimeout(context_.get(), timeval{5, 0}) != REDIS_OK) fail();
-        if (!options_.password.empty()) exchange({"AUTH", options_.password});
+        if (least_rights()) {
+            exchange({"AUTH", "test", "test"});
+        } else if (!options_.password.empty()) {
+            exchange({"AUTH", options_.password});
+        }
+    }
+
+    /// Whether CODOMYRMEX_LEAST_RIGHTS is set: the code under test then has no more rights than the
+    /// README says that it needs, and command() another user.
+    static bool least_rights() { return std::getenv("CODOMYRMEX_LEAST_RIGHTS") != nullptr; }
+
+    [[nodiscard]] std::vector<std::string> default_user() const {
+        std::vector<std::string> words{"--user", "test",   "on",      ">test", "~*", "&*",
+                                       "+@all",  "--user", "default", "reset", "on"};
+        words.push_back(options_.password.empty() ? "nopass" : ">" + options_.password);
+        for (const char* rule :
+             {"~codomyrmex:*",   "&codomyrmex:*", "+evalsha",   "+eval",
+              "+time",           "+get",          "+set",       "+del",
+              "+pttl",           "+pexpire",      "+incrby",    "+zadd",
+              "+zrem",           "+zrange",       "+zrank",     "+zscore",
+              "+zcard",          "+ping",         "+auth",      "+select",
+              "+client|setname", "+publish",      "+subscribe", "+pubsub|numsub"}) {
+            words.emplace_back(rule);
+        }
+        return words;
     }
 
     RedisReply exchange(const std::vector<std::string>& words) {

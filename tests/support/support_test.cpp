@@ -14,6 +14,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -235,6 +236,23 @@ TEST_CASE("A private server listens on TCP, has a password and allows DEBUG when
     Client client{proxy};
     CHECK(client.ask({"PING"}) == "NOAUTH Authentication required.");
     CHECK(client.ask({"AUTH", "s3cret"}) == "OK");
+}
+
+TEST_CASE("With the least of rights the code under test may do what it needs and no more") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    const char* const variable = "CODOMYRMEX_LEAST_RIGHTS";
+    const bool set = std::getenv(variable) != nullptr;
+    ::setenv(variable, "1", 1);
+    {
+        RedisServer server;
+        const FaultProxy proxy{server.url()};
+        Client client{proxy};
+        CHECK(client.ask({"SET", "codomyrmex:a", "1"}) == "OK");
+        CHECK(client.ask({"SET", "other", "1"}).find("NOPERM") != std::string::npos);
+        CHECK(client.ask({"KEYS", "*"}).find("NOPERM") != std::string::npos);
+        CHECK(server.command({"SET", "other", "1"}).text == "OK");
+    }
+    if (!set) ::unsetenv(variable);
 }
 
 TEST_CASE("A server that cannot start says why") {

@@ -65,16 +65,18 @@ struct Wait {
 class Acquisition {
   public:
     /// `text`: what the holder is called. `reach`: by when a server must have answered, for a wait
-    /// without a deadline. Requires: the references outlive it.
+    /// without a deadline. `contended`: that another was seen to hold it already, in this process.
+    /// Requires: the references outlive it.
     Acquisition(KeeperState& keeper, std::shared_ptr<Tenure> tenure, std::string text,
-                std::uint64_t block, const Wait& wait, Deadline reach)
+                std::uint64_t block, const Wait& wait, Deadline reach, bool contended = false)
         : keeper_{keeper},
           caller_{keeper},
           tenure_{std::move(tenure)},
           text_{std::move(text)},
           block_{block},
           wait_{wait},
-          reach_{reach} {}
+          reach_{reach},
+          contended_{contended} {}
     Acquisition(const Acquisition&) = delete;
     Acquisition& operator=(const Acquisition&) = delete;
 
@@ -253,7 +255,7 @@ class Acquisition {
     bool standing_ = false;
     bool granted_ = false;  // by the server
     bool obtained_ = false;
-    bool contended_ = false;
+    bool contended_;
     bool handed_over_ = false;
     // The last answer, and the request for it.
     BootTime asked_{};

@@ -340,9 +340,10 @@ class ClientCore {
 
     static constexpr const char* not_ours = "the server no longer has it under this token";
 
-    // How many fencing tokens a lease may reserve that is retained: more than can be used within
-    // the second by which the fence may lead the clock.
-    static constexpr std::uint64_t retained_block = 1'000'000;
+    // How many fencing tokens a lease reserves that may be retained: as many as there are
+    // nanoseconds before the name can be asked for again. So the clock is past all of them by then,
+    // and has no need of the fence's key to go on from there, should that be lost.
+    static constexpr std::uint64_t retained_block = 10'000;
 
     [[nodiscard]] static ProcessName make_name(const ClientOptions& options) {
         ProcessName name;
@@ -471,7 +472,7 @@ class ClientCore {
         try {
             // One that will not do.
             if (retained) keeper_->release(retained, nullptr);
-            const Deadline reach = reach_of(line, entered, contended);
+            const Reach reach = reach_of(line, entered, contended);
             if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
                 asked(line, nullptr, failure, began);
                 return nullptr;
@@ -485,7 +486,8 @@ class ClientCore {
                                         holder_text(identity->options.label),
                                         block_of(line, identity->options, contended),
                                         wait,
-                                        reach};
+                                        reach.deadline,
+                                        contended && reach.answers};
                 if (!acquisition.run()) tenure = nullptr;
                 contended = contended || acquisition.contended();
                 if (acquisition.handed_over()) grants_.fetch_add(1, std::memory_order_relaxed);
@@ -513,20 +515,24 @@ class ClientCore {
         line.queue.asked(tenure, detail::BootClock::now());
     }
 
+    struct Reach {
+        Deadline deadline;    // by when the server must have answered
+        bool answers = true;  // whether it was last seen to
+    };
+
     // Until when the server must have answered. Who stood in line behind one that had no answer has
     // waited for the server as well. Throws: LockError if it has waited long enough.
-    [[nodiscard]] Deadline reach_of(LocalQueues::Line& line, BootTime entered,
-                                    bool contended) const {
+    [[nodiscard]] Reach reach_of(LocalQueues::Line& line, BootTime entered, bool contended) const {
         std::string failure;
         {
             const std::lock_guard guard{line.mutex};
             if (contended) failure = line.failure;
             entered = std::max(entered, line.unanswered_since);
         }
-        if (failure.empty()) return Deadline::after(keeper_->options.patience);
+        if (failure.empty()) return {Deadline::after(keeper_->options.patience)};
         const Deadline reach =
             Deadline::after(keeper_->options.patience - (detail::BootClock::now() - entered));
-        if (!reach.expired()) return reach;
+        if (!reach.expired()) return {reach, false};
         throw LockError(LockErrc::backend_unavailable,
                         "another thread with this lock had no answer either: " + failure);
     }

@@ -162,7 +162,7 @@ return {0, now, rank, left, number}
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "fd03a60030dcf8c09f4f6bda93d25eefb9d8451c",
+    "9e344d37eb4038c29f2fc3fef8dbc721ded81bee",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -188,7 +188,7 @@ return {(ours and 1 or 0) + (more and 2 or 0), number}
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "6271c88bdc1f30d5f04d37d4c65a67a3e4f48e92",
+    "7268b6010047b06b6d93ad6f94fc15c852cecee5",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -208,7 +208,7 @@ return {redis.call('EXISTS', queue) + 1, now, ARGV[4]}
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "7ef8a7d742e8c5047219393ed6271e82a02bcdae",
+    "d56500946d736a96c7ff7aa589b9b9f59aff51d5",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
@@ -242,7 +242,7 @@ return {1, now, fence, 1, number}
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "21271508c9b0ef070942845c2fdc2441d21bda29",
+                                       "84959d5681a47d1e3b9b84bbeabf7f525a39e74f",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
@@ -262,7 +262,7 @@ return {tonumber(old or 0), ARGV[4]}
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "1482d4fba5f5102bc0e5cb9e8d4923a8b8402f3f",
+                                      "aaf3d0c74ca4310ea5923f6a0a266c47891ea18a",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -81,14 +81,15 @@ end
 // Gives draw(key, block): the first of `block` fencing tokens and how many there are; nothing if
 // the key holds none, which is a foreign key. The first is the clock, or the last one plus one if
 // the clock is not ahead of it: it increases though the key be lost, as long as the clock goes on,
-// and the other way round. Past a second before the clock, blocks shrink to one.
+// and the other way round. Only from the clock on there is more than one: blocks on top of blocks
+// would run ahead of the clock, which then could not stand in for the key.
 inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
     local last = redis.call('GET', key)
     if last and not (#last == 19 and string.find(last, '^%d+$')) then return nil end
     block = tonumber(block)
     local first = now
     if last and last >= now then
-        if tonumber(string.sub(last, 1, 13)) - tonumber(string.sub(now, 1, 13)) > 1000 then block = 1 end
+        block = 1
         redis.call('INCRBY', key, 1)
         redis.call('PEXPIRE', key, 86400000)
         first = redis.call('GET', key)
@@ -223,7 +224,7 @@ return {1, now, fence, drawn, number}
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "354caa3f5a8c593f87a78dd5c9b5783b6070b7e5",
+                                       "c6a14c666654131c6201cc444274188a945cdfc6",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
@@ -252,7 +253,7 @@ return {(ours and 1 or 0) + (outcome == 'more' and 2 or 0), number}
 )lua");
 inline constexpr Script release_script{ScriptId::release,
                                        "release",
-                                       "d1515334486d4801ac1e44f7968ff3491a67fabb",
+                                       "5766d87d3141a74f41c099cf58d4e9891325a71c",
                                        {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
