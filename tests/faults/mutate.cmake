@@ -33,13 +33,15 @@ endfunction()
 
 if(MUTANT STREQUAL "plain_del")
     # Whoever holds it: a release deletes it.
-    mutate(${redis}/scripts.hpp "if holder and not ours then return 0 end" "ours = true")
+    mutate(${redis}/scripts.hpp "if holder and not ours then return {0, number} end" "ours = true")
 elseif(MUTANT STREQUAL "validity_from_reply")
     mutate(${redis}/acquisition.hpp "acquired->fences, answer.sent, options().ttl"
            "acquired->fences, detail::BootClock::now(), options().ttl")
 elseif(MUTANT STREQUAL "constant_fence")
     mutate(${redis}/scripts.hpp "    local first = now\n"
            "    if true then return '1700000000000000000', block end\n    local first = now\n")
+    mutate(${redis}/scripts.hpp "return {1, now, now, 1, number}"
+           "return {1, now, '1700000000000000000', 1, number}")
 elseif(MUTANT STREQUAL "fence_stands")
     # From thread to thread.
     mutate(${redis}/hold.hpp "return next_fence_++" "return next_fence_")
@@ -51,9 +53,10 @@ elseif(MUTANT STREQUAL "late_reply_accepted")
     # The reply to a request that was given up goes to the next one.
     mutate(${redis}/request_queue.hpp "        request->abandoned = true"
            "        std::erase(sent_, request)")
+    mutate(${redis}/commands.hpp "if (reply.elements.back().as_text() != text()) return false;" "")
 elseif(MUTANT STREQUAL "waiter_stays")
-    mutate(${redis}/scripts.hpp "redis.call('ZREM', queue, ARGV[3])"
-           "redis.call('ZREM', queue, '')")
+    mutate(${redis}/scripts.hpp "    return {1, number}\nend\nredis.call('ZREM', queue, waiter)"
+           "    return {1, number}\nend\nredis.call('ZREM', queue, '')")
 elseif(MUTANT STREQUAL "grant_from_receipt")
     mutate(${redis}/grant.hpp "grant.since = std::min(received, asked + waited)"
            "grant.since = std::max(received, asked)")
@@ -64,16 +67,18 @@ elseif(MUTANT STREQUAL "old_lease_again")
         "    local fence, drawn = draw(fence_key, block)\n    if not fence then return foreign_fence end\n    redis.call('PEXPIRE', lock, ttl)\n"
         "    local fence, drawn = redis.call('GET', fence_key), 1\n    if not fence then return foreign_fence end\n")
 elseif(MUTANT STREQUAL "child_is_parent")
-    mutate(${detail}/system.hpp "    return ::getpid()"
-           "    static const std::int64_t first = ::getpid();\n    return first")
+    mutate(${detail}/fork_mark.hpp "return mark_->load(std::memory_order_relaxed) == 0;"
+           "return false;")
 elseif(MUTANT STREQUAL "renewal_revives")
     # Whoever holds it: a renewal makes it ours.
     mutate(${redis}/scripts.hpp
-           "if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now} end"
+           "if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now, ARGV[4]} end"
            "redis.call('SET', KEYS[1], ARGV[1] .. ' again', 'PX', ARGV[2])")
 elseif(MUTANT STREQUAL "no_expiry")
-    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\nreturn {1, now, fence, drawn}"
-           "'NX')\nreturn {1, now, fence, drawn}")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\nreturn {1, now, fence, drawn, number}"
+           "'NX')\nreturn {1, now, fence, drawn, number}")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\n        return {1, now, now, 1, number}"
+           "'NX')\n        return {1, now, now, 1, number}")
 else()
     message(FATAL_ERROR "no such mutant: ${MUTANT}")
 endif()
