@@ -123,6 +123,9 @@ class ClientCore {
     [[nodiscard]] std::int64_t process() const noexcept { return process_; }
     void close_in_child() noexcept { keeper_->close_in_child(); }
 
+    /// For those who look on (inspect.hpp).
+    [[nodiscard]] KeeperState& keeper() noexcept { return *keeper_; }
+
     [[nodiscard]] ClientStats stats() const {
         ClientStats stats;
         stats.connections = keeper_->pipeline.connections() + keeper_->connections();
