@@ -10,6 +10,8 @@
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
+#include <codomyrmex/concurrency/histogram.hpp>
 #include <codomyrmex/concurrency/local_backend.hpp>
 #include <codomyrmex/concurrency/local_lock.hpp>
 #include <codomyrmex/concurrency/local_semaphore.hpp>

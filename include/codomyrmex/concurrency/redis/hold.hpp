@@ -17,6 +17,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_HOLD_HPP
 
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 
@@ -73,6 +74,16 @@ class Tenure {
         return next_fence_++;
     }
     [[nodiscard]] bool has_fence() const noexcept { return fences_left_ != 0; }
+
+    /// That another process' release made it the holder. Threads: as granted().
+    void mark_handed_over() noexcept { handed_over_ = true; }
+
+    /// How the next hold of it comes about; `contended`: that it had to wait for another.
+    /// Threads: as take_fence().
+    [[nodiscard]] HandOver take_hand_over(bool contended) noexcept {
+        if (std::exchange(used_, true)) return contended ? HandOver::local : HandOver::none;
+        return handed_over_ ? HandOver::remote : HandOver::none;
+    }
 
     /// A renewal sent at `sent` was confirmed: extends the deadline.
     /// Returns: false if the lease was over by `now`; the confirmation came too late.
@@ -175,6 +186,8 @@ class Tenure {
     std::uint64_t next_fence_ = 0;
     std::uint64_t fences_left_ = 0;
     bool doubtful_ = false;
+    bool handed_over_ = false;
+    bool used_ = false;
     std::string waiter_;
     std::atomic<std::int64_t> acquired_{0};
     std::atomic<std::int64_t> term_{0};
@@ -192,13 +205,17 @@ class Hold {
     /// held the lock when it was first asked for.
     /// Requires: the tenure is live, has a token left, and nobody else has its use.
     Hold(std::shared_ptr<Tenure> tenure, bool contended) noexcept
-        : tenure_{std::move(tenure)}, fence_{tenure_->take_fence()}, contended_{contended} {}
+        : tenure_{std::move(tenure)},
+          fence_{tenure_->take_fence()},
+          contended_{contended},
+          hand_over_{tenure_->take_hand_over(contended)} {}
 
     [[nodiscard]] const std::shared_ptr<Tenure>& tenure() const noexcept { return tenure_; }
     [[nodiscard]] const std::string& name() const noexcept { return tenure_->name(); }
     [[nodiscard]] const std::string& token() const noexcept { return tenure_->token(); }
     [[nodiscard]] std::uint64_t fence() const noexcept { return fence_; }
     [[nodiscard]] bool contended() const noexcept { return contended_; }
+    [[nodiscard]] HandOver hand_over() const noexcept { return hand_over_; }
 
     /// True while nobody else can hold the lock, as far as `now` goes. Once false, always false.
     [[nodiscard]] bool valid_at(BootTime now) const noexcept {
@@ -246,6 +263,7 @@ class Hold {
     const std::shared_ptr<Tenure> tenure_;
     const std::uint64_t fence_;
     const bool contended_;
+    const HandOver hand_over_;
     std::atomic<State> state_{State::held};
     std::stop_source stop_;
 };
