@@ -20,6 +20,7 @@
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/permit.hpp>
+#include <codomyrmex/concurrency/prometheus.hpp>
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 #include <codomyrmex/concurrency/recursive.hpp>
 #include <codomyrmex/concurrency/scalable_shared_mutex.hpp>
