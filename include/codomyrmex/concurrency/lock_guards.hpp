@@ -252,7 +252,9 @@ class Handle {
         return error.run([&] {
             hold_type hold;
             detail::HoldStart start;
-            return keep(start, detail::try_obtain<Access>(*entry_, hold, start));
+            const bool obtained = detail::try_obtain<Access>(*entry_, hold, start);
+            keep(start);
+            return obtained;
         });
     }
 
@@ -313,13 +315,14 @@ class Handle {
     [[nodiscard]] bool obtain(Deadline deadline) {
         hold_type hold;
         detail::HoldStart start;
-        return keep(start, detail::obtain<Access>(*entry_, hold, start, deadline));
+        const bool obtained = detail::obtain<Access>(*entry_, hold, start, deadline);
+        keep(start);
+        return obtained;
     }
 
     // The hold is in the lock, and so is its beginning.
-    bool keep(detail::HoldStart start, bool obtained) noexcept {
+    void keep(detail::HoldStart start) noexcept {
         if (start) entry_->held_since.store(start.raw(), std::memory_order_relaxed);
-        return obtained;
     }
 
     template <class Look>
