@@ -24,8 +24,8 @@ usage: sh cmake/run.sh COMMAND [ARGUMENTS]
   help                  this
 
 Needs cmake, a C++20 compiler, ninja or make, hiredis and redis-server; for the tests also Catch2,
-CLI11 and pkg-config. What is missing is installed with apt, dnf, apk, pacman or brew, as root or
-with sudo. No service is started. Everything built goes into build/.
+CLI11, pkg-config and SQLite. What is missing is installed with apt, dnf, apk, pacman or brew, as
+root or with sudo. No service is started. Everything built goes into build/.
 
   CXX                     the compiler, as for any CMake build; c++ if not set
   CODOMYRMEX_REDIS_URL    a Redis server for the demo; without one it starts its own and ends it
@@ -77,6 +77,8 @@ there() {
         hiredis) have_header hiredis/hiredis.h ;;
         catch2) have_header catch2/catch_test_macros.hpp || have_header catch2/catch.hpp ;;
         cli11) have_header CLI/CLI.hpp ;;
+        # An SDK of macOS brings its own; where there is none, one example is left out.
+        sqlite) [ "$(uname)" = Darwin ] || have_header sqlite3.h ;;
         benchmark) have_header benchmark/benchmark.h ;;
     esac
 }
@@ -98,6 +100,7 @@ package_of() {
         apt-get:redis) echo redis-server ;;
         apt-get:hiredis) echo libhiredis-dev ;;
         apt-get:cli11) echo libcli11-dev ;;
+        apt-get:sqlite) echo libsqlite3-dev ;;
         apt-get:benchmark) echo libbenchmark-dev ;;
         dnf:compiler) echo gcc-c++ ;;
         dnf:ninja) echo ninja-build ;;
@@ -105,12 +108,14 @@ package_of() {
         dnf:hiredis) echo hiredis-devel ;;
         dnf:catch2) echo catch-devel ;;
         dnf:cli11) echo cli11-devel ;;
+        dnf:sqlite) echo sqlite-devel ;;
         dnf:benchmark) echo google-benchmark-devel ;;
         apk:compiler) echo g++ ;;
         apk:ninja) echo samurai ;;
         apk:pkg-config) echo pkgconf ;;
         apk:hiredis) echo hiredis-dev ;;
         apk:catch2) echo catch2-3 ;;
+        apk:sqlite) echo sqlite-dev ;;
         apk:benchmark) echo benchmark-dev ;;
         pacman:compiler) echo gcc ;;
         pacman:pkg-config) echo pkgconf ;;
@@ -214,7 +219,7 @@ case $command in
         exec "$build/examples/demo" "$@"
         ;;
     test)
-        need cmake compiler ninja pkg-config hiredis redis catch2 cli11
+        need cmake compiler ninja pkg-config hiredis redis catch2 cli11 sqlite
         say "Building the tests (some minutes, the first time)"
         configure -DCODOMYRMEX_CONCURRENCY_TESTS=ON -DCODOMYRMEX_CONCURRENCY_EXAMPLES=ON \
             -DCODOMYRMEX_CONCURRENCY_MUTANTS=OFF

@@ -103,3 +103,19 @@ TEST_CASE("re-entrance for the thread that holds it") {
     }
     CHECK(server.command({"EXISTS", "codomyrmex:lock:{tree}"}).number == 0);
 }
+
+TEST_CASE("who holds it, what there is, and taking it away") {
+    test_support::RedisServer server;
+    RedisClient client{server.url()};
+    RedisLock lock{"shared_resource", client};
+    const Lease lease = lock.lease();
+
+    auto who = client.holder("shared_resource");  // optional: host, pid, thread, label, since, ...
+    REQUIRE(who.has_value());
+    CHECK(who->fence == lease.fence());
+    CHECK(client.list("shared_*").size() == 1);  // SCAN, never KEYS
+    if (auto seen = client.holder("shared_resource")) {
+        client.force_release("shared_resource", *seen);  // only if it is still the one seen
+    }
+    CHECK_FALSE(client.holder("shared_resource").has_value());
+}

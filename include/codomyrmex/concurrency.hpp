@@ -10,6 +10,8 @@
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
+#include <codomyrmex/concurrency/histogram.hpp>
 #include <codomyrmex/concurrency/local_backend.hpp>
 #include <codomyrmex/concurrency/local_lock.hpp>
 #include <codomyrmex/concurrency/local_semaphore.hpp>
@@ -18,6 +20,7 @@
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/permit.hpp>
+#include <codomyrmex/concurrency/prometheus.hpp>
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 #include <codomyrmex/concurrency/recursive.hpp>
 #include <codomyrmex/concurrency/scalable_shared_mutex.hpp>

@@ -8,8 +8,10 @@
 
 #include "support/catch2.hpp"
 #include "support/redis_server.hpp"
+#include "support/threads.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -137,4 +139,53 @@ TEST_CASE("options out of bounds are refused when the backend is made") {
     LockManager manager{RedisBackend{client}};
     CHECK_THROWS_AS(manager.lock(""), LockError);
     CHECK_THROWS_AS(manager.lock(std::string(513, 'x')), LockError);
+}
+
+TEST_CASE("a manager tells hand-overs by another process from those between its threads") {
+    RedisServer server;
+    RedisClient other{server.url()};
+    RedisLock held{"a", other};
+    LockManager manager{RedisBackend{RedisClient{server.url()}}};
+    held.lock();
+    {
+        std::vector<std::jthread> threads;
+        // The first stands in the server's queue, and asks for one fencing token. So the second
+        // asks anew, with the third behind it, to which it hands the lock without a word to the
+        // server.
+        for (std::size_t i = 1; i <= 3; ++i) {
+            threads.emplace_back([&] { const auto guard = manager.lock("a"); });
+            REQUIRE(support::eventually([&] { return manager.stats().waiting == i; }));
+            REQUIRE(support::eventually([&] { return other.waiters("a").size() == 1; }));
+        }
+        held.unlock();
+    }
+    const auto entry = manager.stats("a");
+    REQUIRE(entry.has_value());
+    CHECK(entry->acquisitions == 3);
+    CHECK(entry->contended == 3);
+    CHECK(entry->remote_handovers == 1);
+    CHECK(entry->local_handovers == 1);
+    const LockManagerStats stats = manager.stats();
+    CHECK(stats.remote_handovers == 1);
+    CHECK(stats.local_handovers == 1);
+    CHECK(stats.waits.count() == 3);
+    CHECK(stats.holds.count() == 3);
+}
+
+TEST_CASE("a lease that was taken away is told to the manager's hook at its release") {
+    RedisServer server;
+    RedisClient client{server.url()};
+    std::vector<std::string> lost;
+    LockManager manager{
+        RedisBackend{client, {.ttl = 300ms}},
+        {.hooks = {.on_lost = [&](const LockEvent& event) {
+             lost.push_back(std::string{event.name} + ' ' + std::to_string(event.fence));
+         }}}};
+    auto guard = manager.lock("a");
+    const auto fence = guard.fence();
+    CHECK(client.force_release("a", client.holder("a").value()));
+    CHECK(support::eventually([&] { return !guard.valid(); }));
+    guard.unlock();
+    CHECK(lost == std::vector<std::string>{"a " + std::to_string(fence)});
+    CHECK(manager.stats().lost == 1);
 }

@@ -285,6 +285,18 @@ TEST_CASE("A message that the lock is wanted is taken apart") {
     CHECK(message->fence == 0);
 }
 
+TEST_CASE("A revocation names the token and the key") {
+    const auto message = read_message("revoked 0abc-1r codomyrmex:lock:{a b}");
+    REQUIRE(message.has_value());
+    CHECK(message->verb == "revoked");
+    CHECK(message->token == "0abc-1r");
+    CHECK(message->key == "codomyrmex:lock:{a b}");
+    for (const char* bad : {"revoked", "revoked ", "revoked t", "revoked t ", "revoked  k"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_message(bad).has_value());
+    }
+}
+
 TEST_CASE("The key in a message may have any bytes") {
     std::string key = "p:lock:{ two  blanks ";
     for (int byte = 0; byte < 256; ++byte)

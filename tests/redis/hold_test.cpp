@@ -66,6 +66,18 @@ std::shared_ptr<Hold> held_now() {
 
 // --- Tenure: what the server knows.
 
+TEST_CASE("The first hold of a tenure came from the server, the next ones from threads") {
+    const auto given = live({.ttl = 1s}, 3);
+    CHECK(Hold{given, true}.hand_over() == HandOver::none);
+    CHECK(Hold{given, true}.hand_over() == HandOver::local);
+    // Kept in the process, and found free.
+    CHECK(Hold{given, false}.hand_over() == HandOver::none);
+    const auto passed_on = live({.ttl = 1s}, 2);
+    passed_on->mark_handed_over();
+    CHECK(Hold{passed_on, true}.hand_over() == HandOver::remote);
+    CHECK(Hold{passed_on, true}.hand_over() == HandOver::local);
+}
+
 TEST_CASE("A pending tenure holds nothing") {
     Tenure tenure{identity(), "token"};
     CHECK(tenure.name() == "name");

@@ -151,7 +151,7 @@ TEST_CASE("What a message knows only the key of has the keys that its name would
 
 TEST_CASE("Each kind has keys of its own, and is known by them") {
     const LockIdentity permits = make_permit_identity("p:", "job", 5, 2, {.ttl = 5s});
-    CHECK(permits.kind == KeyKind::semaphore);
+    CHECK(permits.kind == PrimitiveKind::semaphore);
     CHECK(permits.lock_key == "p:sem:{job}");
     CHECK(permits.meta_key == "p:sem:{job}:meta");
     CHECK(permits.capacity == 5);
@@ -164,11 +164,11 @@ TEST_CASE("Each kind has keys of its own, and is known by them") {
     CHECK(writer.weight == reader.capacity);
     CHECK(make_identity("p:", "job", {}).meta_key.empty());
 
-    CHECK(identity_of_key("p:", permits.lock_key).kind == KeyKind::semaphore);
+    CHECK(identity_of_key("p:", permits.lock_key).kind == PrimitiveKind::semaphore);
     CHECK(identity_of_key("p:", permits.lock_key).meta_key == permits.meta_key);
-    CHECK(identity_of_key("p:", reader.lock_key).kind == KeyKind::read_write);
-    CHECK(identity_of_key("p:", "p:lock:{sem:{}").kind == KeyKind::lock);
-    CHECK(identity_of_key("a longer prefix than the key", "p:").kind == KeyKind::lock);
+    CHECK(identity_of_key("p:", reader.lock_key).kind == PrimitiveKind::read_write);
+    CHECK(identity_of_key("p:", "p:lock:{sem:{}").kind == PrimitiveKind::lock);
+    CHECK(identity_of_key("a longer prefix than the key", "p:").kind == PrimitiveKind::lock);
 }
 
 TEST_CASE("Numbers of permits out of their bounds, and retention of permits, are refused") {

@@ -204,6 +204,19 @@ TEST_CASE("A removed task is not there any more, and removing it again does noth
     CHECK(b.use_count() == 1);
 }
 
+TEST_CASE("A lease is found by its token as long as it is renewed") {
+    Schedule schedule;
+    const auto a = live("a");
+    const auto b = live("b");
+    schedule.add({.tenure = a}, start + 100ms);
+    schedule.add({.tenure = b, .duty = Duty::release, .until = start + 1h}, start + 100ms);
+    CHECK(schedule.find("a") == a);
+    CHECK(schedule.find("b") == nullptr);
+    CHECK(schedule.find("") == nullptr);
+    schedule.remove(*a);
+    CHECK(schedule.find("a") == nullptr);
+}
+
 TEST_CASE("Two tasks due at one moment are two") {
     Schedule schedule;
     const auto a = live("a");

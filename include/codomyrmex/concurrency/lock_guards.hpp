@@ -12,10 +12,12 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/access.hpp>
 #include <codomyrmex/concurrency/detail/erased_lock.hpp>
+#include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -52,8 +54,8 @@ class [[nodiscard]] Guard {
     Guard() noexcept = default;
 
     /// Takes over `hold` on `entry`; for LockManager.
-    Guard(detail::Reference<primitive_type> entry, hold_type hold) noexcept
-        : entry_{std::move(entry)}, hold_{std::move(hold)} {}
+    Guard(detail::Reference<primitive_type> entry, hold_type hold, detail::HoldStart start) noexcept
+        : entry_{std::move(entry)}, hold_{std::move(hold)}, start_{start} {}
 
     Guard(Guard&& other) noexcept = default;
 
@@ -63,6 +65,7 @@ class [[nodiscard]] Guard {
             unlock();
             entry_ = std::move(other.entry_);
             hold_ = std::move(other.hold_);
+            start_ = other.start_;
         }
         return *this;
     }
@@ -133,7 +136,7 @@ class [[nodiscard]] Guard {
 
   private:
     void finish(std::error_code& error) noexcept {
-        detail::give_back<Access>(*entry_, hold_, error);
+        detail::give_back<Access>(*entry_, hold_, start_, error);
         entry_.reset();
     }
 
@@ -144,6 +147,7 @@ class [[nodiscard]] Guard {
 
     detail::Reference<primitive_type> entry_;
     [[no_unique_address]] hold_type hold_;
+    detail::HoldStart start_;
 };
 
 /// Several holds, obtained all or none. A range of its guards, sorted by name, each name once.
@@ -247,7 +251,10 @@ class Handle {
     [[nodiscard]] bool try_lock(OnError error = {}) {
         return error.run([&] {
             hold_type hold;
-            return detail::try_obtain<Access>(*entry_, hold);
+            detail::HoldStart start;
+            const bool obtained = detail::try_obtain<Access>(*entry_, hold, start);
+            keep(start);
+            return obtained;
         });
     }
 
@@ -274,7 +281,8 @@ class Handle {
     void unlock(std::error_code& error) noexcept {
         hold_type hold;
         error.clear();
-        detail::give_back<Access>(*entry_, hold, error);
+        const auto start = entry_->held_since.load(std::memory_order_relaxed);
+        detail::give_back<Access>(*entry_, hold, detail::HoldStart::from_raw(start), error);
     }
 
     /// Returns: as Guard's, of the hold that is in the lock.
@@ -306,7 +314,15 @@ class Handle {
 
     [[nodiscard]] bool obtain(Deadline deadline) {
         hold_type hold;
-        return detail::obtain<Access>(*entry_, hold, deadline);
+        detail::HoldStart start;
+        const bool obtained = detail::obtain<Access>(*entry_, hold, start, deadline);
+        keep(start);
+        return obtained;
+    }
+
+    // The hold is in the lock, and so is its beginning.
+    void keep(detail::HoldStart start) noexcept {
+        if (start) entry_->held_since.store(start.raw(), std::memory_order_relaxed);
     }
 
     template <class Look>

@@ -13,6 +13,7 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/backend_parts.hpp>
 #include <codomyrmex/concurrency/detail/erased_lock.hpp>
+#include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/detail/take.hpp>
@@ -27,6 +28,7 @@
 #include <concepts>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -82,9 +84,10 @@ class LockManager {
     /// Throws: LockError(invalid_argument) if an option is out of its bounds.
     explicit LockManager(B backend, LockManagerOptions options = {})
         : backend_(std::move(backend)),
-          locks_(checked(options)),
-          read_writes_(options),
-          semaphores_(options) {}
+          probes_(std::make_unique<Probes>(checked(options))),
+          locks_(options, probes_->locks),
+          read_writes_(options, probes_->read_writes),
+          semaphores_(options, probes_->semaphores) {}
 
     LockManager(const LockManager&) = delete;
     LockManager& operator=(const LockManager&) = delete;
@@ -293,15 +296,24 @@ class LockManager {
         return stats;
     }
 
+    /// Returns: the counts of one name; nothing if there is no such entry, or no longer.
+    /// Cost: a look-up.
+    [[nodiscard]] std::optional<LockEntry> stats(std::string_view name,
+                                                 LockKind kind = LockKind::lock) const {
+        std::optional<LockEntry> found;
+        visit_kinds([&](const auto& registry, LockKind each) {
+            if (each != kind) return;
+            registry.visit(name, [&](const auto& entry) { found = describe(entry, kind); });
+        });
+        return found;
+    }
+
     /// Returns: the entries, sorted by name and then by kind; idle ones too, until they are
     /// forgotten. Cost: as stats(), and a copy of every name.
     [[nodiscard]] std::vector<LockEntry> list() const {
         std::vector<LockEntry> entries;
         visit_kinds([&](const auto& registry, LockKind kind) {
-            registry.for_each([&](const auto& entry) {
-                entries.push_back(
-                    {entry.name, kind, entry.counters.held(), entry.counters.waiting()});
-            });
+            registry.for_each([&](const auto& entry) { entries.push_back(describe(entry, kind)); });
         });
         std::sort(entries.begin(), entries.end(), [](const LockEntry& a, const LockEntry& b) {
             return std::tie(a.name, a.kind) < std::tie(b.name, b.kind);
@@ -359,6 +371,20 @@ class LockManager {
         }
     }
 
+    template <class Entry>
+    [[nodiscard]] static LockEntry describe(const Entry& entry, LockKind kind) {
+        LockEntry described;
+        described.name = entry.name;
+        described.kind = kind;
+        entry.counters.add_to(described, described.held);
+        described.waiting = entry.counters.waiting();
+        if (entry.times) {
+            described.waits = entry.times->waits.snapshot();
+            described.holds = entry.times->holds.snapshot();
+        }
+        return described;
+    }
+
     template <class Visit>
     void visit_kinds(Visit visit) const {
         visit(locks_, LockKind::lock);
@@ -366,10 +392,22 @@ class LockManager {
         if constexpr (detail::MakesSemaphores<B>) visit(semaphores_, LockKind::semaphore);
     }
 
+    // Apart from the manager, for they are large.
+    struct Probes {
+        explicit Probes(const LockManagerOptions& options)
+            : locks{LockKind::lock, options},
+              read_writes{LockKind::read_write, options},
+              semaphores{LockKind::semaphore, options} {}
+        detail::Probe locks;
+        detail::Probe read_writes;
+        detail::Probe semaphores;
+    };
+
     using Slot = detail::LockSlot<typename B::lock_type>;
 
     // Declared first, so destroyed last: the primitives may refer to what it keeps.
     const B backend_;
+    const std::unique_ptr<Probes> probes_;
     typename LockPart::Registry locks_;
     [[no_unique_address]] typename ReadWritePart::Registry read_writes_;
     [[no_unique_address]] typename SemaphorePart::Registry semaphores_;

@@ -13,7 +13,12 @@
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/events.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/holder.hpp>
+#include <codomyrmex/concurrency/redis/inspect.hpp>
+#include <codomyrmex/concurrency/redis/inspect_replies.hpp>
+#include <codomyrmex/concurrency/redis/inspect_scripts.hpp>
 #include <codomyrmex/concurrency/redis/keeper.hpp>
+#include <codomyrmex/concurrency/redis/key_names.hpp>
 #include <codomyrmex/concurrency/redis/lease.hpp>
 #include <codomyrmex/concurrency/redis/lock.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>

@@ -8,6 +8,7 @@
 
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/detail/access.hpp>
+#include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry.hpp>
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 
@@ -60,7 +61,7 @@ struct LockPart<L> {
 template <class B>
 struct ReadWritePart {
     struct Registry {
-        explicit Registry(const LockManagerOptions&) noexcept {}
+        Registry(const LockManagerOptions&, Probe&) noexcept {}
     };
     using ReadAccess = void;
     using WriteAccess = void;
@@ -87,7 +88,7 @@ struct ReadWritePart<B> {
 template <class B>
 struct SemaphorePart {
     struct Registry {
-        explicit Registry(const LockManagerOptions&) noexcept {}
+        Registry(const LockManagerOptions&, Probe&) noexcept {}
     };
     using Access = void;
 };

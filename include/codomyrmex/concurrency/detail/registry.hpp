@@ -7,6 +7,7 @@
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_HPP
 
+#include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -40,8 +42,10 @@ class Registry {
     using entry_type = RegistryEntry<Primitive>;
     using reference_type = Reference<Primitive>;
 
-    explicit Registry(const LockManagerOptions& options)
-        : mask_{std::bit_ceil(options.shards) - 1},
+    /// Requires: `probe` outlives it.
+    Registry(const LockManagerOptions& options, Probe& probe)
+        : probe_{probe},
+          mask_{std::bit_ceil(options.shards) - 1},
           cached_{std::max<std::size_t>(options.cached_per_shard, 1)},
           shards_{std::make_unique<Shard[]>(mask_ + 1)} {
         for (std::size_t i = 0; i <= mask_; ++i)
@@ -67,10 +71,10 @@ class Registry {
             if (link->in_use()) throw_mismatch(*link, capacity);
             idle.add(shard.forget(link));
         }
-        return reference_type{insert(
-            shard,
-            std::make_unique<entry_type>(name, hash, false, capacity, std::forward<Make>(make)),
-            idle)};
+        return reference_type{insert(shard,
+                                     std::make_unique<entry_type>(name, hash, false, capacity,
+                                                                  probe_, std::forward<Make>(make)),
+                                     idle)};
     }
 
     /// Puts what `make()` returns under that name, to stay until `unpin`. Takes the place of an
@@ -84,7 +88,8 @@ class Registry {
         const std::lock_guard guard{shard.mutex};
         Link& link = shard.find(name, hash);
         if (link != nullptr && (link->pinned || link->in_use())) return false;
-        auto entry = std::make_unique<entry_type>(name, hash, true, 0, std::forward<Make>(make));
+        auto entry =
+            std::make_unique<entry_type>(name, hash, true, 0, probe_, std::forward<Make>(make));
         if (link != nullptr) idle.add(shard.forget(link));
         insert(shard, std::move(entry), idle);
         return true;
@@ -118,6 +123,15 @@ class Registry {
         }
     }
 
+    /// Calls `visit(entry)` for the entry of that name, if there is one, holding its shard's mutex.
+    template <class Visit>
+    void visit(std::string_view name, Visit visit) const {
+        const std::size_t hash = std::hash<std::string_view>{}(name);
+        Shard& shard = shard_of(hash);
+        const std::lock_guard guard{shard.mutex};
+        if (const Link& link = shard.find(name, hash); link != nullptr) visit(*link);
+    }
+
     void add_to(LockManagerStats& stats) const {
         for (std::size_t i = 0; i <= mask_; ++i) {
             const Shard& shard = shards_[i];
@@ -128,8 +142,16 @@ class Registry {
             stats.contended += shard.forgotten.contended;
             stats.timeouts += shard.forgotten.timeouts;
             stats.lost += shard.forgotten.lost;
-            shard.for_each([&](const entry_type& entry) { entry.counters.add_to(stats); });
+            stats.local_handovers += shard.forgotten.local_handovers;
+            stats.remote_handovers += shard.forgotten.remote_handovers;
+            shard.for_each([&](const entry_type& entry) {
+                entry.counters.add_to(stats, stats.active);
+                stats.waiting += entry.counters.waiting();
+            });
         }
+        stats.waits.merge(probe_.times.waits.snapshot());
+        stats.holds.merge(probe_.times.holds.snapshot());
+        stats.hook_exceptions += probe_.hook_exceptions();
     }
 
   private:
@@ -152,6 +174,16 @@ class Registry {
         Link first{};
     };
 
+    struct Forgotten {
+        std::uint64_t acquisitions = 0;
+        std::uint64_t releases = 0;
+        std::uint64_t contended = 0;
+        std::uint64_t timeouts = 0;
+        std::uint64_t lost = 0;
+        std::uint64_t local_handovers = 0;
+        std::uint64_t remote_handovers = 0;
+    };
+
     struct alignas(64) Shard {
         mutable std::mutex mutex;
         // Chains of entries by the lowest bits of the hash: a power of two, at least `size`.
@@ -160,7 +192,7 @@ class Registry {
         // The number of entries at which the next insertion looks for idle ones.
         std::size_t full = 0;
         // The counts of the entries that are no more.
-        LockManagerStats forgotten;
+        Forgotten forgotten;
 
         [[nodiscard]] Link& bucket(std::size_t hash) noexcept {
             return buckets[hash & (buckets.size() - 1)];
@@ -178,7 +210,8 @@ class Registry {
         /// Takes an idle entry out. Afterwards `link` holds the one that came behind.
         Link forget(Link& link) noexcept {
             Link entry = std::exchange(link, std::move(link->next));
-            entry->counters.add_to(forgotten);
+            std::size_t active = 0;
+            entry->counters.add_to(forgotten, active);
             --size;
             return entry;
         }
@@ -212,7 +245,7 @@ class Registry {
         }
     };
 
-    [[nodiscard]] Shard& shard_of(std::size_t hash) noexcept {
+    [[nodiscard]] Shard& shard_of(std::size_t hash) const noexcept {
         return shards_[(hash >> 16) & mask_];
     }
 
@@ -246,6 +279,7 @@ class Registry {
                                                 std::to_string(wanted));
     }
 
+    Probe& probe_;
     const std::size_t mask_;
     const std::size_t cached_;
     const std::unique_ptr<Shard[]> shards_;

@@ -6,6 +6,8 @@
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
 
+#include <codomyrmex/concurrency/detail/probe.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 
 #include <atomic>
@@ -31,6 +33,10 @@ class Counters {
     void contended() noexcept { contended_.fetch_add(1, std::memory_order_relaxed); }
     void timed_out() noexcept { timeouts_.fetch_add(1, std::memory_order_relaxed); }
     void lost() noexcept { lost_.fetch_add(1, std::memory_order_relaxed); }
+    void handed_over(HandOver how) noexcept {
+        if (how == HandOver::local) local_handovers_.fetch_add(1, std::memory_order_relaxed);
+        if (how == HandOver::remote) remote_handovers_.fetch_add(1, std::memory_order_relaxed);
+    }
     void wait_begins() noexcept { waiting_.fetch_add(1, std::memory_order_relaxed); }
     void wait_ends() noexcept { waiting_.fetch_sub(1, std::memory_order_relaxed); }
 
@@ -38,24 +44,21 @@ class Counters {
         return waiting_.load(std::memory_order_relaxed);
     }
 
-    [[nodiscard]] std::size_t held() const noexcept {
-        LockManagerStats stats;
-        add_to(stats);
-        return stats.active;
-    }
-
-    void add_to(LockManagerStats& stats) const noexcept {
+    /// Adds them to what has counts of the same names.
+    template <class Counts>
+    void add_to(Counts& counts, std::size_t& active) const noexcept {
         // Ends before beginnings: whoever sees an end sees the beginning that came before it, so
         // that the difference is never negative.
         const auto releases = releases_.load(std::memory_order_acquire);
         const auto acquisitions = acquisitions_.load(std::memory_order_relaxed);
-        stats.active += static_cast<std::size_t>(acquisitions - releases);
-        stats.waiting += waiting();
-        stats.acquisitions += acquisitions;
-        stats.releases += releases;
-        stats.contended += contended_.load(std::memory_order_relaxed);
-        stats.timeouts += timeouts_.load(std::memory_order_relaxed);
-        stats.lost += lost_.load(std::memory_order_relaxed);
+        active += static_cast<std::size_t>(acquisitions - releases);
+        counts.acquisitions += acquisitions;
+        counts.releases += releases;
+        counts.contended += contended_.load(std::memory_order_relaxed);
+        counts.timeouts += timeouts_.load(std::memory_order_relaxed);
+        counts.lost += lost_.load(std::memory_order_relaxed);
+        counts.local_handovers += local_handovers_.load(std::memory_order_relaxed);
+        counts.remote_handovers += remote_handovers_.load(std::memory_order_relaxed);
     }
 
   private:
@@ -74,6 +77,8 @@ class Counters {
     Count contended_{0};
     Count timeouts_{0};
     Count lost_{0};
+    Count local_handovers_{0};
+    Count remote_handovers_{0};
     std::atomic<std::size_t> waiting_{0};
 };
 
@@ -83,11 +88,13 @@ template <class Primitive>
 struct alignas(64) RegistryEntry {
     template <class Make>
     RegistryEntry(std::string_view its_name, std::size_t its_hash, bool is_pinned,
-                  std::ptrdiff_t its_capacity, Make&& make)
+                  std::ptrdiff_t its_capacity, Probe& its_probe, Make&& make)
         : hash{its_hash},
           name{its_name},
           capacity{its_capacity},
           pinned{is_pinned},
+          probe{its_probe},
+          times{its_probe.times_per_name ? std::make_unique<Times>() : nullptr},
           primitive(std::forward<Make>(make)()) {}
 
     /// Whether somebody has a Reference. Requires: the shard's mutex is held; only under it does an
@@ -111,7 +118,12 @@ struct alignas(64) RegistryEntry {
 
     // Put there by the user: only the user takes it away.
     const bool pinned;
+    Probe& probe;
     Counters counters;
+    // Of this name alone, or null.
+    const std::unique_ptr<Times> times;
+    // Of the hold that is in the primitive itself, for a Handle; HoldStart::raw().
+    std::atomic<std::int64_t> held_since{0};
     Primitive primitive;
 };
 

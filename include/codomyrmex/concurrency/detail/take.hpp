@@ -7,6 +7,7 @@
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/access.hpp>
+#include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/lock_guards.hpp>
 
@@ -23,16 +24,18 @@ using ReferenceFor = Reference<typename Access::primitive_type>;
 template <class Access>
 [[nodiscard]] Guard<Access> take(ReferenceFor<Access> entry, Deadline deadline) {
     typename Access::hold_type hold;
-    if (!obtain<Access>(*entry, hold, deadline)) return {};
-    return Guard<Access>{std::move(entry), std::move(hold)};
+    HoldStart start;
+    if (!obtain<Access>(*entry, hold, start, deadline)) return {};
+    return Guard<Access>{std::move(entry), std::move(hold), start};
 }
 
 /// Does not wait. Returns: an empty guard if somebody is in the way.
 template <class Access>
 [[nodiscard]] Guard<Access> try_take(ReferenceFor<Access> entry) {
     typename Access::hold_type hold;
-    if (!try_obtain<Access>(*entry, hold)) return {};
-    return Guard<Access>{std::move(entry), std::move(hold)};
+    HoldStart start;
+    if (!try_obtain<Access>(*entry, hold, start)) return {};
+    return Guard<Access>{std::move(entry), std::move(hold), start};
 }
 
 /// Does not wait. Returns: all or none.

@@ -214,6 +214,7 @@ class Acquisition {
             return false;
         }
         handed_over_ = true;
+        tenure_->mark_handed_over();
         return true;
     }
 

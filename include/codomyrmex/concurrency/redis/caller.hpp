@@ -22,6 +22,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
@@ -51,11 +52,12 @@ class Caller {
 
     /// Sends what `make(call, give_up, number)` gives, a call of `script`, until it is answered in
     /// a way that `check(reply)` accepts, an error ends it, or `deadline` has passed. `give_up`:
-    /// when this copy is given up. `number`: what its reply repeats. `stop`: ends it between two
-    /// copies as the deadline does.
+    /// when this copy is given up. `number`: what its reply repeats; where `make` takes none, the
+    /// reply is known by its place alone. `stop`: ends it between two copies as the deadline does.
     template <class Make, class Check>
     [[nodiscard]] Answer run(const Script& script, Deadline deadline, Make make, Check check,
                              const std::stop_token& stop = {}) {
+        constexpr bool numbered = std::is_invocable_v<Make&, Call, BootTime, RequestNumber>;
         Answer answer;
         Backoff backoff{
             std::chrono::milliseconds{100},
@@ -67,8 +69,14 @@ class Caller {
             const Deadline limit =
                 stop.stop_possible() ? std::min(deadline, Deadline::after(patience)) : deadline;
             const RequestNumber number = keeper_.next_number();
-            Exchange exchange = keeper_.pipeline.request(
-                make(call, detail::BootClock::now() + patience, number), limit);
+            const BootTime give_up = detail::BootClock::now() + patience;
+            std::string request;
+            if constexpr (numbered) {
+                request = make(call, give_up, number);
+            } else {
+                request = make(call, give_up);
+            }
+            Exchange exchange = keeper_.pipeline.request(std::move(request), limit);
             Retry::Step step = Retry::Step::again_later;
             switch (exchange.outcome) {
                 case Exchange::Outcome::not_sent:
@@ -82,7 +90,8 @@ class Caller {
                 case Exchange::Outcome::answered:
                     if (exchange.reply.is_error()) {
                         step = answer.retry.error_reply(exchange.reply.text);
-                    } else if (number.take_from(exchange.reply) && check(exchange.reply)) {
+                    } else if ((!numbered || number.take_from(exchange.reply)) &&
+                               check(exchange.reply)) {
                         answer.ok = true;
                         answer.sent = exchange.sent;
                         answer.connection = exchange.connection;

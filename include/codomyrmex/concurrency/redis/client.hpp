@@ -10,20 +10,26 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/holder.hpp>
+#include <codomyrmex/concurrency/redis/inspect.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace codomyrmex::concurrency {
 
@@ -61,6 +67,71 @@ class RedisClient {
     /// Throws: LockError(backend_unavailable) after `patience`; LockError(backend_refused).
     /// Cost: one round trip, and the connecting.
     void ping() { root_->core().ping(Deadline::after(options().patience)); }
+
+    // --- for operators: what stands in the server, whoever put it there
+    //
+    // A name has 1 to 512 bytes. Throws, all: LockError(invalid_argument) for a name or a pattern
+    // that will not do; LockError(backend_unavailable) after `patience`;
+    // LockError(backend_refused). With a std::error_code last, the error goes there and the result
+    // is empty or false.
+
+    /// Who holds the lock `name`, or another primitive; of several holders the one whose lease ends
+    /// first.
+    /// Returns: nothing if nobody does.
+    /// Throws: also LockError(foreign_key) if what stands there was not written by this library.
+    /// Cost: one round trip.
+    [[nodiscard]] std::optional<Holder> holder(std::string_view name, OnError error = {}) {
+        return holder(name, PrimitiveKind::lock, error);
+    }
+    [[nodiscard]] std::optional<Holder> holder(std::string_view name, PrimitiveKind kind,
+                                               OnError error = {}) {
+        return error.run([&]() -> std::optional<Holder> {
+            auto holders = inspector().look(name, kind, 1).holders;
+            if (holders.empty()) return std::nullopt;
+            return std::move(holders.front());
+        });
+    }
+
+    /// All who hold it, those first whose leases end first. Throws: as holder().
+    /// Cost: one round trip for each 1,000 of them; holders that come and go meanwhile may be
+    /// missed.
+    [[nodiscard]] std::vector<Holder> holders(std::string_view name,
+                                              PrimitiveKind kind = PrimitiveKind::lock,
+                                              OnError error = {}) {
+        return error.run([&] {
+            return inspector().look(name, kind, std::numeric_limits<std::size_t>::max()).holders;
+        });
+    }
+
+    /// Who stands in the queue, in the order in which they will be served. Threads that wait behind
+    /// one of their own process do not stand there.
+    /// Cost: one round trip for each 1,000 of them; who comes and goes meanwhile may be missed.
+    [[nodiscard]] std::vector<Waiter> waiters(std::string_view name,
+                                              PrimitiveKind kind = PrimitiveKind::lock,
+                                              OnError error = {}) {
+        return error.run([&] { return inspector().waiters(name, kind); });
+    }
+
+    /// What is held, of all kinds, sorted by name. `pattern`: of names of any bytes; `*` any bytes,
+    /// `?` one, `[a-z]` and `[^a-z]` sets, `\x` the byte x itself; at most 1,024 bytes.
+    /// What is held throughout is in the list; at most 100,000 entries.
+    /// Cost: by SCAN, so it holds the server up for no longer than a millisecond at a time: two
+    /// round trips for each 1,000 keys of the server, and a look at each that matches.
+    [[nodiscard]] std::vector<RedisEntry> list(std::string_view pattern = "*", OnError error = {}) {
+        return error.run([&] { return inspector().list(pattern); });
+    }
+
+    /// Takes the lock `name` away from `seen`, as holder() returned it, and passes it on to whoever
+    /// waits. The former holder is told, and its lease is lost at once if its process listens (it
+    /// does once it has waited for a lock); else at its next renewal. That does not stop it: only a
+    /// resource that checks fencing tokens is safe from what it does until then.
+    /// Returns: false, and does nothing, if another holds it by now, or nobody.
+    /// Throws: also LockError(unsupported) for what can have many holders;
+    /// LockError(unknown_outcome) if an answer was lost and `seen` does not hold it now.
+    /// Cost: one round trip; another for each 32 waiters that are no longer there.
+    bool force_release(std::string_view name, const Holder& seen, OnError error = {}) {
+        return error.run([&] { return inspector().force_release(name, seen); });
+    }
 
     // --- for the primitives; what a LockClient needs (lock_client.hpp) ---
 
@@ -182,6 +253,10 @@ class RedisClient {
       private:
         std::atomic<redis::ClientCore*> core_;
     };
+
+    [[nodiscard]] redis::Inspector inspector() const {
+        return redis::Inspector{root_->core().keeper()};
+    }
 
     std::shared_ptr<Root> root_;
 };

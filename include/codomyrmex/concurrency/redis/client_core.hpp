@@ -122,6 +122,9 @@ class ClientCore {
     [[nodiscard]] bool forked() const noexcept { return keeper_->mark->in_child(); }
     void close_in_child() noexcept { keeper_->close_in_child(); }
 
+    /// For those who look on (inspect.hpp).
+    [[nodiscard]] KeeperState& keeper() noexcept { return *keeper_; }
+
     [[nodiscard]] ClientStats stats() const {
         ClientStats stats;
         stats.connections = keeper_->pipeline.connections() + keeper_->connections();
@@ -142,7 +145,7 @@ class ClientCore {
 
     void ping(Deadline deadline) {
         const Answer answer = caller_.run(
-            ping_script, deadline,
+            no_script, deadline,
             [](Call, BootTime, RequestNumber number) {
                 return encode({"PING", number.text()});
             },
@@ -155,7 +158,7 @@ class ClientCore {
     /// Throws: LockError.
     [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
                                                 const Wait& wait) {
-        if (identity->kind != KeyKind::lock) return acquire_permits(identity, wait);
+        if (identity->kind != PrimitiveKind::lock) return acquire_permits(identity, wait);
         const std::string& key = identity->lock_key;
         const auto line = keeper_->queues.come(key);
         std::shared_ptr<Hold> hold;
@@ -335,9 +338,6 @@ class ClientCore {
     }
 
   private:
-    // No script, and so nothing to load.
-    static constexpr Script ping_script{ScriptId::none, "ping", {}, {}};
-
     static constexpr const char* not_ours = "the server no longer has it under this token";
 
     // How many fencing tokens a lease reserves that may be retained: as many as there are
@@ -606,7 +606,7 @@ class ClientCore {
     void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
                  bool ours) {
         const LockIdentity& identity = tenure->identity();
-        if (identity.kind != KeyKind::lock) {
+        if (identity.kind != PrimitiveKind::lock) {
             return keeper_->release(tenure, ours ? hold : nullptr);
         }
         const auto line = keeper_->queues.find(identity.lock_key);

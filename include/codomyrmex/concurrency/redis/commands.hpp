@@ -43,8 +43,8 @@ struct Scripts {
     const Script& release;
     const Script& renew;
 };
-[[nodiscard]] inline Scripts scripts_of(KeyKind kind) noexcept {
-    if (kind == KeyKind::lock) return {acquire_script, release_script, renew_script};
+[[nodiscard]] inline Scripts scripts_of(PrimitiveKind kind) noexcept {
+    if (kind == PrimitiveKind::lock) return {acquire_script, release_script, renew_script};
     return {acquire_permits_script, release_permits_script, renew_permits_script};
 }
 
@@ -82,10 +82,10 @@ class RequestNumber {
     auto* end = words.begin();
     *end++ = call == Call::body ? "EVAL" : "EVALSHA";
     *end++ = call == Call::body ? script.body : script.sha1;
-    *end++ = identity.kind == KeyKind::lock ? "3" : "4";
+    *end++ = identity.kind == PrimitiveKind::lock ? "3" : "4";
     for (const std::string* key : {&identity.lock_key, &identity.fence_key, &identity.queue_key})
         *end++ = *key;
-    if (identity.kind != KeyKind::lock) *end++ = identity.meta_key;
+    if (identity.kind != PrimitiveKind::lock) *end++ = identity.meta_key;
     end = std::ranges::copy(arguments, end).out;
     return encode(std::span<const std::string_view>{words.begin(), end});
 }
@@ -98,7 +98,7 @@ class RequestNumber {
                                                  std::string_view waiter, RequestNumber number) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
-    if (identity.kind == KeyKind::lock) {
+    if (identity.kind == PrimitiveKind::lock) {
         const std::string fences = std::to_string(block);
         return call_script(
             call, acquire_script, identity,
@@ -120,7 +120,7 @@ class RequestNumber {
     waiter += ' ';
     waiter += std::to_string(std::min(grant_ttl, identity.options.ttl).count());
     waiter += ' ';
-    waiter += std::to_string(identity.kind == KeyKind::lock ? block : identity.weight);
+    waiter += std::to_string(identity.kind == PrimitiveKind::lock ? block : identity.weight);
     waiter += ' ';
     waiter += text;
     return waiter;

@@ -160,12 +160,12 @@ struct ReweighAnswer {
     return answer;
 }
 
-/// A message that the server published to this process: "wanted <key>", or
+/// A message that the server published to this process: "wanted <key>", "revoked <token> <key>", or
 /// "grant <token> <fence> <how many> <server time> <ms> <key>". A key may have any bytes.
 struct Message {
-    std::string_view verb{};   ///< "grant", "wanted"
+    std::string_view verb{};   ///< "grant", "wanted", "revoked"
     std::string_view key{};    ///< of the lock
-    std::string_view token{};  ///< these are a grant's
+    std::string_view token{};  ///< of a grant or a revocation; the next are a grant's
     std::uint64_t fence = 0;
     std::uint64_t fences = 0;
     ServerTime time{};
@@ -194,8 +194,13 @@ struct Message {
         if (text.empty()) return std::nullopt;
         return message;
     }
-    if (message.verb != "grant") return std::nullopt;
+    if (message.verb != "grant" && message.verb != "revoked") return std::nullopt;
     message.token = next();
+    if (message.verb == "revoked") {
+        message.key = text;
+        if (message.token.empty() || text.empty()) return std::nullopt;
+        return message;
+    }
     const auto fence = read_stamp(next());
     const auto fences = number(next());
     const auto time = read_stamp(next());

@@ -18,6 +18,7 @@
 
 #include <codomyrmex/concurrency/detail/fork_mark.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 
@@ -77,6 +78,16 @@ class Tenure {
         return next_fence_++;
     }
     [[nodiscard]] bool has_fence() const noexcept { return fences_left_ != 0; }
+
+    /// That another process' release made it the holder. Threads: as granted().
+    void mark_handed_over() noexcept { handed_over_ = true; }
+
+    /// How the next hold of it comes about; `contended`: that it had to wait for another.
+    /// Threads: as take_fence().
+    [[nodiscard]] HandOver take_hand_over(bool contended) noexcept {
+        if (std::exchange(used_, true)) return contended ? HandOver::local : HandOver::none;
+        return handed_over_ ? HandOver::remote : HandOver::none;
+    }
 
     /// A renewal sent at `sent` was confirmed: extends the deadline.
     /// Returns: false if the lease was over by `now`; the confirmation came too late.
@@ -183,6 +194,8 @@ class Tenure {
     std::uint64_t fences_left_ = 0;
     bool doubtful_ = false;
     std::atomic<std::uint64_t> conversions_{0};
+    bool handed_over_ = false;
+    bool used_ = false;
     std::string waiter_;
     std::atomic<std::int64_t> acquired_{0};
     std::atomic<std::int64_t> term_{0};
@@ -200,18 +213,26 @@ class Hold {
     /// held the lock when it was first asked for.
     /// Requires: the tenure is live, has a token left, and nobody else has its use.
     Hold(std::shared_ptr<Tenure> tenure, bool contended) noexcept
-        : tenure_{std::move(tenure)}, fence_{tenure_->take_fence()}, contended_{contended} {}
+        : tenure_{std::move(tenure)},
+          fence_{tenure_->take_fence()},
+          contended_{contended},
+          hand_over_{tenure_->take_hand_over(contended)} {}
 
     /// The hold that takes the place of `other`, under another fencing token of the server's. Who
     /// has the stop token of the one has that of the other.
     Hold(const Hold& other, std::uint64_t fence) noexcept
-        : tenure_{other.tenure_}, fence_{fence}, contended_{other.contended_}, stop_{other.stop_} {}
+        : tenure_{other.tenure_},
+          fence_{fence},
+          contended_{other.contended_},
+          hand_over_{other.hand_over_},
+          stop_{other.stop_} {}
 
     [[nodiscard]] const std::shared_ptr<Tenure>& tenure() const noexcept { return tenure_; }
     [[nodiscard]] const std::string& name() const noexcept { return tenure_->name(); }
     [[nodiscard]] const std::string& token() const noexcept { return tenure_->token(); }
     [[nodiscard]] std::uint64_t fence() const noexcept { return fence_; }
     [[nodiscard]] bool contended() const noexcept { return contended_; }
+    [[nodiscard]] HandOver hand_over() const noexcept { return hand_over_; }
 
     /// True while nobody else can hold the lock, as far as `now` goes. Once false, always false.
     [[nodiscard]] bool valid_at(BootTime now) const noexcept {
@@ -259,6 +280,7 @@ class Hold {
     const std::shared_ptr<Tenure> tenure_;
     const std::uint64_t fence_;
     const bool contended_;
+    const HandOver hand_over_;
     std::atomic<State> state_{State::held};
     std::stop_source stop_;
 };

@@ -6,6 +6,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_IDENTITY_HPP
 
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/holder.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 
 #include <algorithm>
@@ -18,20 +19,13 @@
 
 namespace codomyrmex::concurrency::redis {
 
-/// What is held under a name. Each kind has names of its own.
-enum class KeyKind : std::uint8_t {
-    lock,        ///< one holder
-    semaphore,   ///< holders with a number of permits each
-    read_write,  ///< the same, of very many permits: a reader has one, a writer all
-};
-
 /// How many permits a semaphore may have, and how many readers there may be at a time.
 inline constexpr std::ptrdiff_t most_permits = 1'000'000;
 
 /// What all leases of one object have in common: its name, its keys, its options.
 struct LockIdentity {
     std::string name{};
-    KeyKind kind = KeyKind::lock;
+    PrimitiveKind kind = PrimitiveKind::lock;
     std::string lock_key{};  ///< of the holder, or the holders
     std::string fence_key{};
     std::string queue_key{};
@@ -103,29 +97,32 @@ inline void validate_name(std::string_view name) {
     return encoded;
 }
 
-/// What a key of that kind begins with, after the prefix.
-[[nodiscard]] constexpr std::string_view key_word(KeyKind kind) noexcept {
+/// What the keys of that kind begin with, after the prefix. A read-write lock is a semaphore of
+/// very many permits: a reader has one, a writer all.
+[[nodiscard]] constexpr std::string_view key_word(PrimitiveKind kind) noexcept {
     switch (kind) {
-        case KeyKind::lock:
+        case PrimitiveKind::lock:
             break;
-        case KeyKind::semaphore:
-            return "sem:{";
-        case KeyKind::read_write:
-            return "rw:{";
+        case PrimitiveKind::semaphore:
+            return "sem:";
+        case PrimitiveKind::read_write:
+            return "rw:";
+        case PrimitiveKind::quorum:
+            return "quorum:";
     }
-    return "lock:{";
+    return "lock:";
 }
 
 /// What follows from the key of the holder alone, under the key prefix `prefix`.
 [[nodiscard]] inline LockIdentity identity_of_key(std::string_view prefix, std::string key) {
     LockIdentity identity;
     const std::string_view rest = std::string_view{key}.substr(std::min(prefix.size(), key.size()));
-    for (const KeyKind kind : {KeyKind::semaphore, KeyKind::read_write}) {
+    for (const PrimitiveKind kind : {PrimitiveKind::semaphore, PrimitiveKind::read_write}) {
         if (rest.starts_with(key_word(kind))) identity.kind = kind;
     }
     identity.fence_key = key + ":fence";
     identity.queue_key = key + ":queue";
-    if (identity.kind != KeyKind::lock) identity.meta_key = key + ":meta";
+    if (identity.kind != PrimitiveKind::lock) identity.meta_key = key + ":meta";
     identity.lock_key = std::move(key);
     return identity;
 }
@@ -134,16 +131,17 @@ inline void validate_name(std::string_view name) {
 /// Throws: LockError(invalid_argument) for a name or options that break their bounds.
 [[nodiscard]] inline LockIdentity make_identity(std::string_view prefix, std::string_view name,
                                                 LeaseOptions options,
-                                                KeyKind kind = KeyKind::lock) {
+                                                PrimitiveKind kind = PrimitiveKind::lock) {
     validate_name(name);
     validate(options);
-    if (kind != KeyKind::lock && options.retain != options.retain.zero()) {
+    if (kind != PrimitiveKind::lock && options.retain != options.retain.zero()) {
         throw LockError(LockErrc::invalid_argument,
                         "LeaseOptions::retain is for locks; permits, reads and writes are given "
                         "back at once");
     }
     std::string key{prefix};
     key += key_word(kind);
+    key += '{';
     key += encode_name(name);
     key += '}';
     LockIdentity identity = identity_of_key(prefix, std::move(key));
@@ -169,7 +167,8 @@ inline void validate_name(std::string_view name) {
                         std::to_string(weight) + " permits of a semaphore of " +
                             std::to_string(capacity) + ": ask for from 1 to all of them");
     }
-    LockIdentity identity = make_identity(prefix, name, std::move(options), KeyKind::semaphore);
+    LockIdentity identity =
+        make_identity(prefix, name, std::move(options), PrimitiveKind::semaphore);
     identity.weight = static_cast<std::uint64_t>(weight);
     identity.capacity = static_cast<std::uint64_t>(capacity);
     return identity;
@@ -180,7 +179,8 @@ inline void validate_name(std::string_view name) {
 [[nodiscard]] inline LockIdentity make_read_write_identity(std::string_view prefix,
                                                            std::string_view name, bool writes,
                                                            LeaseOptions options) {
-    LockIdentity identity = make_identity(prefix, name, std::move(options), KeyKind::read_write);
+    LockIdentity identity =
+        make_identity(prefix, name, std::move(options), PrimitiveKind::read_write);
     identity.capacity = static_cast<std::uint64_t>(most_permits);
     identity.weight = writes ? identity.capacity : 1;
     return identity;

@@ -242,6 +242,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     static constexpr const char* ran_out = "it ran out before a renewal was confirmed";
     static constexpr const char* not_ours = "the server no longer has it under this token";
+    static constexpr const char* taken_away = "it was revoked: somebody released it by force";
 
     void run() {
         std::unique_lock guard{mutex_};
@@ -627,6 +628,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const BootTime now = detail::BootClock::now();
         std::vector<std::string> wanted;
         std::vector<std::shared_ptr<Tenure>> unwanted;
+        std::vector<std::shared_ptr<Tenure>> revoked;
         subscriber_.receive([&](std::string_view text) {
             const std::optional<Message> message = read_message(text);
             if (!message) return;
@@ -635,6 +637,13 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                 return;
             }
             const std::lock_guard guard{mutex_};
+            if (message->verb == "revoked") {
+                auto tenure = schedule_.find(message->token);
+                if (!tenure || tenure->identity().lock_key != message->key) return;
+                schedule_.remove(*tenure);
+                revoked.push_back(std::move(tenure));
+                return;
+            }
             if (mailbox_.deliver(*message, now)) return;
             // Its waiter gave up; should that not have been heard, this is.
             unwanted.push_back(
@@ -646,6 +655,8 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             give_up_retained(key);
         for (const auto& tenure : unwanted)
             release(tenure, nullptr);
+        for (const auto& tenure : revoked)
+            lose(tenure, taken_away);
     }
 
     void give_up_all() {

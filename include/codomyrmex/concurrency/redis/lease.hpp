@@ -10,6 +10,7 @@
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
@@ -97,6 +98,11 @@ class [[nodiscard]] BasicLease {
 
     /// Whether somebody else held the lock when it was first asked for.
     [[nodiscard]] bool contended() const noexcept { return hold_ && hold_->contended(); }
+
+    /// Whether another passed it on, and who: a thread of this process, or another process.
+    [[nodiscard]] HandOver hand_over() const noexcept {
+        return hold_ ? hold_->hand_over() : HandOver::none;
+    }
 
     /// Extends the lease to its full time now; it is done in the background anyway.
     /// Returns: false if it is lost.

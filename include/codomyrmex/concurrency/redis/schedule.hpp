@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -79,6 +80,16 @@ class Schedule {
     [[nodiscard]] bool contains(const Tenure& tenure, Duty duty) const {
         const auto found = entries_.find(&tenure);
         return found != entries_.end() && found->second.task.duty == duty;
+    }
+
+    /// The lease that is renewed under this token, if there is one. Cost: looks at every task.
+    [[nodiscard]] std::shared_ptr<Tenure> find(std::string_view token) const {
+        for (const auto& [tenure, entry] : entries_) {
+            if (entry.task.duty == Duty::renew && tenure->token() == token) {
+                return entry.task.tenure;
+            }
+        }
+        return nullptr;
     }
 
     [[nodiscard]] std::size_t count(Duty duty) const {

@@ -39,6 +39,9 @@ struct Script {
     std::string_view body;
 };
 
+/// For a command of the server's.
+inline constexpr Script no_script{ScriptId::none, "", {}, {}};
+
 /// A script's text, put together from parts.
 template <std::size_t... Sizes>
 [[nodiscard]] consteval auto join(const char (&... parts)[Sizes]) {

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+//
+// The scripts of those who look on: who holds, and taking a lock away. Documented as those of
+// scripts.hpp, whose parts they are made of. The first two only read, so a replica answers them,
+// too, from what it knows.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_SCRIPTS_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_SCRIPTS_HPP
+
+#include <codomyrmex/concurrency/redis/scripts.hpp>
+
+namespace codomyrmex::concurrency::redis {
+
+/// Who holds a lock. Of one moment: GET and PTTL one after another could tell of two holders.
+///
+/// KEYS: the lock, its fence, its queue.
+/// Answers {server time, the holder's value or '', its remaining ms, the last fence or '', how many
+/// wait}. Error FOREIGNKEY: another type, or no expiry; neither is ours.
+inline constexpr auto look_body = join(lua_now, R"lua(local holder = redis.pcall('GET', KEYS[1])
+if type(holder) == 'table' then return redis.error_reply('FOREIGNKEY the lock key is no string') end
+local waiting = redis.call('ZCARD', KEYS[3])
+if not holder then return {now, '', 0, '', waiting} end
+local left = redis.call('PTTL', KEYS[1])
+if left == -1 then
+    return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
+end
+return {now, holder, left, redis.call('GET', KEYS[2]) or '', waiting}
+)lua");
+inline constexpr Script look_script{ScriptId::none,
+                                    "look",
+                                    "36ffd238efd0a9d9c8bd89e9e1fd90b21731857e",
+                                    {look_body.data(), look_body.size()}};
+
+/// Who holds what can have many holders: a sorted set of tokens by expiry, in microseconds of the
+/// server's time, and a hash with the capacity and, by token, `weight text since`.
+///
+/// KEYS: the set, its fence, its queue, its hash. ARGV: how many holders to skip, how many to give.
+/// Answers {server time, capacity or '', the last fence or '', how many wait, how many hold}, and
+/// for each given holder, those first that end first: token, expiry, value or ''.
+/// Error FOREIGNKEY: another type; not ours.
+inline constexpr auto look_many_body =
+    join(lua_now, R"lua(local from = '(' .. string.sub(now, 1, 16)
+local found = redis.pcall('ZRANGE', KEYS[1], from, '+inf', 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
+if found.err then return redis.error_reply('FOREIGNKEY the key is no sorted set') end
+local answer = {now, redis.call('HGET', KEYS[4], 'capacity') or '', redis.call('GET', KEYS[2]) or '',
+    redis.call('ZCARD', KEYS[3]), redis.call('ZCOUNT', KEYS[1], from, '+inf')}
+for i = 1, #found, 2 do
+    answer[#answer + 1] = found[i]
+    answer[#answer + 1] = found[i + 1]
+    answer[#answer + 1] = redis.call('HGET', KEYS[4], found[i]) or ''
+end
+return answer
+)lua");
+inline constexpr Script look_many_script{ScriptId::none,
+                                         "look_many",
+                                         "71c7fe7783215f258b3f54e22d443160961e53d4",
+                                         {look_many_body.data(), look_many_body.size()}};
+
+/// Takes a lock from whoever holds it under this token, as that one's release would, and tells its
+/// process. A free lock that somebody waits for is passed on.
+///
+/// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels.
+/// Answers and idempotence as release's. Publishes "revoked <token> <key>".
+inline constexpr auto force_release_body =
+    join(lua_now, lua_draw, lua_first_alive, lua_pass_on,
+         R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+local token, prefix = ARGV[1], ARGV[2]
+redis.call('ZREM', queue, '')
+local holder = redis.call('GET', lock)
+local ours = is_token(holder, token)
+if holder and not ours then return 0 end
+local outcome = pass_on(lock, fence_key, queue, prefix, '')
+if ours then
+    if outcome ~= 'granted' then redis.call('DEL', lock) end
+    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.match(token, '^[^-]*'), 'revoked ' .. token .. ' ' .. lock)
+end
+return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
+)lua");
+inline constexpr Script force_release_script{
+    ScriptId::none,
+    "force_release",
+    "c71bf6ebe2b4dc5387f6166a55f84d7ed07ae905",
+    {force_release_body.data(), force_release_body.size()}};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_SCRIPTS_HPP
