@@ -20,6 +20,7 @@ namespace codomyrmex::concurrency {
 template <LockClient Client>
 class BasicRedisBackend {
   public:
+    using client_type = Client;
     using lock_type = BasicRedisLock<Client>;
 
     /// Throws: LockError(invalid_argument) if the options break their bounds.
