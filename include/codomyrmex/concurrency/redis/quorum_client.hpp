@@ -170,9 +170,7 @@ class QuorumClient {
                 for (std::size_t node = 0; node < clients.size(); ++node) {
                     if (!owes[node]) continue;
                     const detail::SignalsBlocked blocked;
-                    threads.emplace_back([client = std::make_unique<RedisClient>(
-                                              clients[node])]() mutable { client.reset(); });
-                    static_cast<void>(RedisClient{std::move(clients[node])});
+                    threads.emplace_back([client = std::move(clients[node])] {});
                 }
             } catch (const std::exception&) {
                 // Then one after the other.
