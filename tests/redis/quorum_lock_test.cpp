@@ -131,7 +131,7 @@ TEST_CASE("A quorum of one, and one of an even number, serve") {
         // No node may be missing of two, one of four.
         if (count == 1) continue;
         nodes.server(0).kill();
-        QuorumLock last{"last", nodes.quorum({.node_timeout = 50ms, .patience = 200ms})};
+        QuorumLock last{"last", nodes.quorum({.node_timeout = 50ms, .patience = 3s})};
         CHECK(error_of([&] { last.lock(); }) ==
               (count == 2 ? LockErrc::backend_unavailable : LockErrc{}));
     }
@@ -232,4 +232,16 @@ TEST_CASE("Threads of a process are served one after another, and the last handl
         start = Clock::now();
     }
     CHECK(Clock::now() - start < 1s);
+}
+
+TEST_CASE("Who waits for a holder asks now and then, in pauses that grow") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    QuorumNodes nodes{3};
+    QuorumLock lock{"ledger", nodes.quorum()};
+    QuorumClient client = nodes.quorum();
+    QuorumLock other{"ledger", client};
+    lock.lock();
+    CHECK_FALSE(other.try_lock_for(400ms));
+    CHECK(client.stats().rounds > 1);
+    CHECK(client.stats().rounds < 80);
 }

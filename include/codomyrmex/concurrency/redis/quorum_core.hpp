@@ -125,6 +125,7 @@ class QuorumCore {
             std::shared_ptr<QuorumKeeper::Release> release;
             if (ours) release = make_release(hold, nullptr);
             keeper_->release(tenure, std::move(release));
+            keeper_->wake_waiter(tenure->identity().lock_key);
             return ours ? Released::ours : Released::lost;
         } catch (const std::exception& error) {
             // Out of memory: the lease runs out.
@@ -148,6 +149,7 @@ class QuorumCore {
         const DeskLoan desk{*keeper_};
         const auto release = make_release(hold, desk.desk);
         keeper_->release(tenure, release);
+        keeper_->wake_waiter(tenure->identity().lock_key);
         keeper_->await(*release, limit);
         Released released = Released::unknown;
         {

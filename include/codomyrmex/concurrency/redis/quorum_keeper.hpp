@@ -146,7 +146,8 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                 std::move(bytes), deadline, repeat,
                 [self = shared_from_this(), &node, then = std::move(then)](Exchange& exchange) {
                     const std::lock_guard guard{self->mutex_};
-                    node.memory.ended(detail::BootClock::now());
+                    const bool answered = exchange.outcome == Exchange::Outcome::answered;
+                    node.memory.ended(detail::BootClock::now(), answered);
                     try {
                         then(exchange);
                     } catch (const std::exception&) {
@@ -156,7 +157,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                 corked);
         } catch (...) {
             const std::lock_guard guard{mutex_};
-            node.memory.ended(detail::BootClock::now());
+            node.memory.ended(detail::BootClock::now(), false);
             throw;
         }
     }
@@ -266,7 +267,14 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                 release->content.vote(number, QuorumVotes::Vote::none);
             }
         }
-        wake_waiter(tenure->identity().lock_key);
+    }
+
+    /// Lets the first thread that waits here for the lock `key` try at once: it was given back.
+    void wake_waiter(const std::string& key) noexcept {
+        const std::lock_guard guard{mutex_};
+        const auto first = std::ranges::find_if(
+            waiters_, [&](const Waiter* waiter) { return waiter->key == key; });
+        if (first != waiters_.end()) (*first)->state.set(Waiter::awake);
     }
 
     /// Asks all nodes to renew. Does nothing if it was given back.
@@ -635,13 +643,6 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
         // Sent again before any later request, until it is answered or the key is gone by itself.
         send(number, std::move(bytes), gone, true,
              [this, debt = std::move(debt)](Exchange& exchange) { released(debt, exchange); });
-    }
-
-    void wake_waiter(const std::string& key) noexcept {
-        const std::lock_guard guard{mutex_};
-        const auto first = std::ranges::find_if(
-            waiters_, [&](const Waiter* waiter) { return waiter->key == key; });
-        if (first != waiters_.end()) (*first)->state.set(Waiter::awake);
     }
 
     std::vector<std::unique_ptr<Node>> nodes_;

@@ -24,18 +24,28 @@ class NodeMemory {
     void asked(BootTime now) noexcept {
         if (owed_++ == 0) quiet_since_ = now;
     }
-    /// One ended at `now`, with an answer or without.
-    void ended(BootTime now) noexcept {
+    /// One ended at `now`. `answered`: else the server was not reached, or the connection broke.
+    void ended(BootTime now, bool answered) noexcept {
         --owed_;
         quiet_since_ = now;
+        if (answered) {
+            pause_ = pause_.zero();
+            left_alone_until_ = BootTime{};
+        } else if (now >= left_alone_until_) {
+            // Requests that were under way together count as one failure.
+            pause_ = std::clamp<std::chrono::nanoseconds>(pause_ * 2, std::chrono::milliseconds{10},
+                                                          std::chrono::milliseconds{160});
+            left_alone_until_ = now + pause_;
+        }
     }
 
     /// How many requests have not ended.
     [[nodiscard]] std::size_t owed() const noexcept { return owed_; }
 
-    /// Whether it owes something and has given no sign of life for longer than `patience`.
+    /// Whether it is not to be asked now, for an answer is not to be expected: it owes something
+    /// and has given no sign of life for longer than `patience`, or it was not reached just now.
     [[nodiscard]] bool silent(BootTime now, std::chrono::nanoseconds patience) const noexcept {
-        return owed_ != 0 && now - quiet_since_ > patience;
+        return now < left_alone_until_ || (owed_ != 0 && now - quiet_since_ > patience);
     }
 
     /// The server at the other end of the connection number `connection` said that it is up for
@@ -62,6 +72,8 @@ class NodeMemory {
   private:
     std::size_t owed_ = 0;
     BootTime quiet_since_{};
+    std::chrono::nanoseconds pause_{0};
+    BootTime left_alone_until_{};
     std::optional<std::uint64_t> connection_{};
     BootTime up_since_{};
 };
