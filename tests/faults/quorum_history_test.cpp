@@ -103,6 +103,9 @@ TEST_CASE("A quorum serves all the time, and one at a time, whatever becomes of 
 
     std::mt19937_64 random{seed};
     std::array<int, 3> struck{};
+    // A lease that was won with three votes may lose two of them with their nodes. Until the others
+    // are given its key, at the next renewal, a release cannot tell what a majority had.
+    std::vector<faults::FaultWindow> windows;
     while (faults::boot_time() < until) {
         std::array<std::size_t, 5> order{0, 1, 2, 3, 4};
         std::ranges::shuffle(order, random);
@@ -110,6 +113,7 @@ TEST_CASE("A quorum serves all the time, and one at a time, whatever becomes of 
         const std::uint64_t fault = random() % 3;
         ++struck[fault];
         const std::chrono::milliseconds time{100 + random() % 400};
+        const std::int64_t began = faults::boot_time();
         for (const std::size_t node : victims) {
             RedisServer& server = nodes.server(node);
             if (fault == 0) server.kill();
@@ -126,12 +130,13 @@ TEST_CASE("A quorum serves all the time, and one at a time, whatever becomes of 
         // Until then these two are as good as down, and no other may be.
         for (const std::size_t node : victims)
             wait_until_it_votes(nodes.server(node));
+        if (fault == 0) windows.push_back({"killed", began, faults::boot_time(), {.error = true}});
         std::this_thread::sleep_for(50ms);
     }
     for (Process& worker : workers)
         CHECK(worker.wait(60s) == ExitStatus{0, 0});
 
-    faults::Checker checker{{.lateness = 3s, .handover = 20s, .ttl = ttl}};
+    faults::Checker checker{{.lateness = 3s, .handover = 20s, .ttl = ttl}, windows};
     std::vector<std::int64_t> served;
     std::uint64_t errors = 0;
     faults::for_each_record(history, [&](const faults::Record& record) {
