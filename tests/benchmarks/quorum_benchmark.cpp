@@ -9,6 +9,7 @@
 #include <codomyrmex/concurrency/redis/quorum_lock.hpp>
 
 #include "benchmarks/compare.hpp"
+#include "benchmarks/delay_line.hpp"
 #include "support/quorum_nodes.hpp"
 
 #include <chrono>
@@ -59,10 +60,14 @@ int main() {
         return 0;
     }
     const auto way = delay();
-    QuorumNodes nodes{5, way != 0us};
-    for (std::size_t node = 0; way != 0us && node < nodes.size(); ++node)
-        nodes.proxy(node).delay(way);
-    std::vector<RedisClient> clients = nodes.clients();
+    QuorumNodes nodes{5};
+    std::vector<std::string> sockets;
+    for (std::size_t node = 0; node < nodes.size(); ++node)
+        sockets.push_back(nodes.server(node).socket_path());
+    const DelayLine line{sockets, way};
+    std::vector<RedisClient> clients;
+    for (std::size_t node = 0; node < nodes.size(); ++node)
+        clients.emplace_back(line.url(node));
     RedisLock one{"benchmark", clients[0]};
     const QuorumOptions options{.min_uptime = 0ms};
     QuorumClient three{{clients[0], clients[1], clients[2]}, options};

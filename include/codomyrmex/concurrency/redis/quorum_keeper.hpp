@@ -87,12 +87,17 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
         const std::weak_ptr<KeeperState> owner;
         const std::string name;
         NodeMemory memory{};
+        std::string trouble{};          // the last, unless it answered since
         std::size_t renewals_owed = 0;  // of the thread's own
         std::uint64_t to_drop = 0;      // a connection whose order or server is in doubt
         KeeperState::Loaded acquire_loaded{0};
         KeeperState::Loaded raise_loaded{0};
         KeeperState::Loaded renew_loaded{0};
         KeeperState::Loaded release_loaded{0};
+
+        [[nodiscard]] std::string why_silent() const {
+            return trouble.empty() ? "it does not answer" : trouble;
+        }
     };
 
     /// A thread that waits for another try; an unlock in this process wakes the first of a key.
@@ -149,6 +154,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                     const bool answered = exchange.outcome == Exchange::Outcome::answered;
                     node.memory.ended(detail::BootClock::now(), answered);
                     try {
+                        node.trouble = answered ? std::string{} : exchange.error;
                         then(exchange);
                     } catch (const std::exception&) {
                         // Out of memory: as if there had been no answer.
@@ -289,7 +295,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                 Node& node = *nodes_[number];
                 if (silent(number, renewal->sent)) {
                     const std::lock_guard guard{mutex_};
-                    skip(*renewal, number, node.name + ": it does not answer");
+                    skip(*renewal, number, node.name + ": " + node.why_silent());
                     continue;
                 }
                 if (renewal->by_keeper) {
