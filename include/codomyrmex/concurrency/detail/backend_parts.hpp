@@ -18,9 +18,14 @@
 
 namespace codomyrmex::concurrency::detail {
 
+/// False for a backend whose client says why it has no permits and no readers.
+template <class B>
+concept SharedHoldsAddUp =
+    !requires { typename B::client_type::holds_of_different_majorities_do_not_add_up; };
+
 /// The backend makes read-write locks.
 template <class B>
-concept MakesReadWrite = TimedSharedLockable<typename B::read_write_type> &&
+concept MakesReadWrite = SharedHoldsAddUp<B> && TimedSharedLockable<typename B::read_write_type> &&
                          requires(const B& backend, std::string_view name) {
                              {
                                  backend.make_read_write(name)
@@ -30,7 +35,7 @@ concept MakesReadWrite = TimedSharedLockable<typename B::read_write_type> &&
 /// The backend makes semaphores.
 template <class B>
 concept MakesSemaphores =
-    TimedSemaphore<typename B::semaphore_type> &&
+    SharedHoldsAddUp<B> && TimedSemaphore<typename B::semaphore_type> &&
     requires(const B& backend, std::string_view name, std::ptrdiff_t permits) {
         { backend.make_semaphore(name, permits) } -> std::same_as<typename B::semaphore_type>;
     };

@@ -43,6 +43,7 @@ struct RedisPrimitives<Client> {
 template <LockClient Client>
 class BasicRedisBackend : public detail::RedisPrimitives<Client> {
   public:
+    using client_type = Client;
     using lock_type = BasicRedisLock<Client>;
 
     /// Throws: LockError(invalid_argument) if the options break their bounds.

@@ -215,6 +215,11 @@ class RedisClient {
         return root_->core().resize(identity, capacity, deadline);
     }
 
+    /// The connection of this process, for a quorum, which asks many at once.
+    /// Requires of the caller: that it uses it in this process only, and no longer than this
+    /// client.
+    [[nodiscard]] std::shared_ptr<redis::KeeperState> link() { return root_->core().link(); }
+
     /// Tells the hook `on_error` of a misuse that nobody else can be told of.
     void report(LockErrc errc, const std::string& what) noexcept {
         root_->core().report(errc, what);

@@ -143,6 +143,9 @@ class ClientCore {
 
     void report(LockErrc errc, const std::string& what) noexcept { events_->error(errc, what); }
 
+    /// The connection and what belongs to it, for a quorum, which asks many at once.
+    [[nodiscard]] const std::shared_ptr<KeeperState>& link() const noexcept { return keeper_; }
+
     void ping(Deadline deadline) {
         const Answer answer = caller_.run(
             no_script, deadline,

@@ -189,6 +189,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         return known ? Call::digest : Call::body;
     }
 
+    /// The server said that it does not know it.
+    void forget(const Script& script) noexcept {
+        loaded_[static_cast<std::size_t>(script.id)].store(0);
+    }
+
     [[nodiscard]] RequestNumber next_number() noexcept {
         return RequestNumber{numbers_.fetch_add(1, std::memory_order_relaxed)};
     }

@@ -130,6 +130,28 @@ class Pipeline {
         return again;
     }
 
+    /// For who waits for the replies of several pipelines: sends what is unsent and reads what has
+    /// come, unless another thread does it. Neither waits nor connects.
+    void pump_now() {
+        Lock lock{mutex_};
+        if (driving_ || !connected_ || queue_.size() == 0) return;
+        driving_ = true;
+        Ended ended;
+        try {
+            if (broken_) drop("the connection was given up", ended);
+            if (connected_ && unfit()) drop("the server closed the connection", ended);
+            if (connected_) write(lock, ended);
+            if (connected_ && queue_.unanswered() != 0) read_ready(ended);
+        } catch (...) {
+            // Out of memory. Others go on with a connection whose state they can rely on.
+            if (!lock.owns_lock()) lock.lock();
+            broken_ = true;
+            hand_on(lock, ended);
+            throw;
+        }
+        hand_on(lock, ended);
+    }
+
     /// Waits for the replies that are owed, sending and connecting once if it must.
     /// Requires: no other thread uses the pipeline any more.
     void drain(Deadline deadline) {

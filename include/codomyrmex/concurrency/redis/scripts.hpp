@@ -26,9 +26,13 @@ enum class ScriptId : std::uint8_t {
     renew_permits,
     reweigh,
     resize,
+    quorum_acquire,
+    quorum_raise,
+    quorum_renew,
+    quorum_release,
     none,  ///< a command of the server's
 };
-inline constexpr std::size_t script_count = 9;
+inline constexpr std::size_t script_count = 13;
 
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+//
+// Several private redis-servers for a quorum, each behind a proxy or not, and what stands in them.
+
+#ifndef CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_QUORUM_NODES_HPP
+#define CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_QUORUM_NODES_HPP
+
+#include <codomyrmex/concurrency/redis/client.hpp>
+#include <codomyrmex/concurrency/redis/quorum_client.hpp>
+#include <codomyrmex/concurrency/redis/quorum_options.hpp>
+
+#include "support/fault_proxy.hpp"
+#include "support/redis_server.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace test_support {
+
+/// N servers and as many proxies. Clients go through the proxies, `server(i).command()` does not.
+class QuorumNodes {
+  public:
+    explicit QuorumNodes(std::size_t count, bool proxies = false) {
+        for (std::size_t i = 0; i < count; ++i) {
+            servers_.push_back(std::make_unique<RedisServer>());
+            if (proxies) proxies_.push_back(std::make_unique<FaultProxy>(servers_.back()->url()));
+        }
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return servers_.size(); }
+    [[nodiscard]] RedisServer& server(std::size_t node) { return *servers_[node]; }
+    [[nodiscard]] FaultProxy& proxy(std::size_t node) { return *proxies_[node]; }
+    [[nodiscard]] std::string url(std::size_t node) const {
+        return proxies_.empty() ? servers_[node]->url() : proxies_[node]->url();
+    }
+
+    /// New clients of all of them, as of another process.
+    [[nodiscard]] std::vector<codomyrmex::concurrency::RedisClient> clients(
+        const codomyrmex::concurrency::ClientOptions& options = {}) const {
+        std::vector<codomyrmex::concurrency::RedisClient> clients;
+        for (std::size_t node = 0; node < size(); ++node)
+            clients.emplace_back(url(node), options);
+        return clients;
+    }
+
+    /// A quorum of new clients. The servers have just started, so that does not count.
+    [[nodiscard]] codomyrmex::concurrency::QuorumClient quorum(
+        codomyrmex::concurrency::QuorumOptions options = {},
+        const codomyrmex::concurrency::ClientOptions& each = {}) const {
+        if (!options.min_uptime) options.min_uptime = std::chrono::milliseconds{0};
+        return {clients(each), options};
+    }
+
+    /// The token that has a node's vote; empty if it is free.
+    [[nodiscard]] std::string holder(std::size_t node, const std::string& name) {
+        const std::string value = server(node).command({"GET", key(name)}).text;
+        return value.substr(0, value.find(' '));
+    }
+    [[nodiscard]] std::string fence(std::size_t node, const std::string& name) {
+        return server(node).command({"GET", key(name) + ":fence"}).text;
+    }
+    /// How many nodes have given their vote.
+    [[nodiscard]] std::size_t held(const std::string& name) {
+        std::size_t count = 0;
+        for (std::size_t node = 0; node < size(); ++node)
+            if (!holder(node, name).empty()) ++count;
+        return count;
+    }
+    [[nodiscard]] static std::string key(const std::string& name) {
+        return "codomyrmex:quorum:{" + name + "}";
+    }
+
+  private:
+    std::vector<std::unique_ptr<RedisServer>> servers_;
+    std::vector<std::unique_ptr<FaultProxy>> proxies_;
+};
+
+/// Looks every millisecond whether `condition()`; false if it does not come true within 5 s.
+template <class Condition>
+bool comes_true(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{5};
+    while (!condition()) {
+        if (std::chrono::steady_clock::now() >= end) return false;
+        std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    }
+    return true;
+}
+
+}  // namespace test_support
+
+#endif  // CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_QUORUM_NODES_HPP
