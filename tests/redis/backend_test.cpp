@@ -12,6 +12,8 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -21,6 +23,19 @@
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
 using test_support::RedisServer;
+
+namespace {
+
+bool eventually(const std::function<bool()>& condition) {
+    const Deadline deadline = Deadline::after(20s);
+    while (!condition()) {
+        if (deadline.expired()) return false;
+        std::this_thread::sleep_for(1ms);
+    }
+    return true;
+}
+
+}  // namespace
 
 TEST_CASE("managers of two clients exclude each other, name by name") {
     RedisServer server;
@@ -188,4 +203,83 @@ TEST_CASE("a lease that was taken away is told to the manager's hook at its rele
     guard.unlock();
     CHECK(lost == std::vector<std::string>{"a " + std::to_string(fence)});
     CHECK(manager.stats().lost == 1);
+}
+
+TEST_CASE("Several locks are tried in one round trip and given back in one write") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    LockManager manager{RedisBackend{client, {.ttl = 10s}}};
+    LockManager other{RedisBackend{client, {.ttl = 10s}}};
+    const auto held = [&] {
+        return server
+            .command({"EXISTS", "codomyrmex:lock:{a}", "codomyrmex:lock:{b}", "codomyrmex:lock:{c}",
+                      "codomyrmex:lock:{d}"})
+            .number;
+    };
+    (void)manager.lock_all({"a", "b", "c", "d"});
+    REQUIRE(eventually([&] { return held() == 0; }));
+    const auto before = client.stats();
+    {
+        auto all = manager.lock_all({"d", "b", "a", "c", "a"});
+        REQUIRE(all);
+        CHECK(all.size() == 4);
+        CHECK(held() == 4);
+        std::uint64_t last = 0;
+        for (const auto& guard : all) {
+            CHECK(guard.valid());
+            CHECK(guard.fence() != 0);
+            last = guard.fence();
+        }
+        CHECK(last != 0);
+        // Of this process, of another manager: nobody gets a part.
+        CHECK_FALSE(other.try_lock_all({"x", "a"}));
+        CHECK_FALSE(other.try_lock_all_for({"x", "a"}, 20ms));
+        CHECK(server.command({"EXISTS", "codomyrmex:lock:{x}"}).number == 0);
+    }
+    CHECK(eventually([&] { return held() == 0; }));
+    const auto after = client.stats();
+    CAPTURE(after.writes - before.writes);
+    CHECK(after.writes - before.writes <= 12);
+    CHECK(other.try_lock_all({"x", "a"}));
+}
+
+TEST_CASE("Several locks, of which one is held elsewhere, are had when that comes free") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient one{server.url()};
+    RedisClient two{server.url()};
+    LockManager first{RedisBackend{one}};
+    LockManager second{RedisBackend{two}};
+    auto held = first.lock("b");
+    std::jthread waiter{[&] {
+        auto all = second.lock_all({"a", "b", "c"});
+        CHECK(all);
+    }};
+    REQUIRE(eventually([&] {
+        return server.command({"ZCARD", "codomyrmex:lock:{b}:queue"}).number == 1;
+    }));
+    // Who waits holds nothing.
+    CHECK(first.try_lock_all({"a", "c"}));
+    held.unlock();
+    waiter.join();
+}
+
+TEST_CASE("A server that cannot answer is an error of several locks, too") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url(), {.patience = 100ms}};
+    LockManager manager{RedisBackend{client}};
+    server.command({"SET", "codomyrmex:lock:{b}", "not ours"});
+    std::error_code code;
+    CHECK_FALSE(manager.try_lock_all({"a", "b"}, code));
+    CHECK(code == LockErrc::foreign_key);
+    CHECK_FALSE(manager.lock_all({"a", "b"}, code));
+    CHECK(code == LockErrc::foreign_key);
+    CHECK(eventually([&] {
+        return server.command({"EXISTS", "codomyrmex:lock:{a}"}).number == 0;
+    }));
+    server.kill();
+    CHECK_FALSE(manager.lock_all({"a", "c"}, code));
+    CHECK(code == LockErrc::backend_unavailable);
 }

@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -134,6 +135,14 @@ class [[nodiscard]] Guard {
     }
 #endif
 
+    /// For who ends several: while what this gives lives, what their ends send goes together.
+    [[nodiscard]] auto cork() const
+        requires requires(const hold_type& hold) { hold->cork(); }
+    {
+        using Cork = decltype(hold_->cork());
+        return hold_ ? hold_->cork() : Cork{};
+    }
+
   private:
     void finish(std::error_code& error) noexcept {
         detail::give_back<Access>(*entry_, hold_, start_, error);
@@ -149,6 +158,25 @@ class [[nodiscard]] Guard {
     [[no_unique_address]] hold_type hold_;
     detail::HoldStart start_;
 };
+
+namespace detail {
+
+/// What keeps together what the ends of `guards` send; nothing where that cannot be.
+template <class Access>
+[[nodiscard]] auto cork_of(const std::vector<Guard<Access>>& guards) noexcept {
+    if constexpr (requires { guards.front().cork(); }) {
+        using Cork = decltype(guards.front().cork());
+        try {
+            return guards.empty() ? Cork{} : guards.front().cork();
+        } catch (const std::exception&) {
+            return Cork{};
+        }
+    } else {
+        return nullptr;
+    }
+}
+
+}  // namespace detail
 
 /// Several holds, obtained all or none. A range of its guards, sorted by name, each name once.
 /// Moves only; ends all holds when it is destroyed.
@@ -203,6 +231,7 @@ class [[nodiscard]] MultiGuard {
     void unlock(std::error_code& error) noexcept {
         error.clear();
         if (!std::exchange(owns_, false)) error = LockErrc::not_held;
+        [[maybe_unused]] const auto together = detail::cork_of(guards_);
         while (!guards_.empty()) {
             std::error_code one;
             guards_.back().unlock(one);

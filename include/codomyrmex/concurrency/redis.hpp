@@ -23,10 +23,10 @@
 #include <codomyrmex/concurrency/redis/lock.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
-#include <codomyrmex/concurrency/redis/read_write_lock.hpp>
 #include <codomyrmex/concurrency/redis/quorum_client.hpp>
 #include <codomyrmex/concurrency/redis/quorum_lock.hpp>
 #include <codomyrmex/concurrency/redis/quorum_options.hpp>
+#include <codomyrmex/concurrency/redis/read_write_lock.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>

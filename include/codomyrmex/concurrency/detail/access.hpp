@@ -18,12 +18,14 @@
 
 #include <chrono>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace codomyrmex::concurrency::detail {
 
@@ -139,6 +141,20 @@ struct LeaseAccess {
         return static_cast<bool>(hold.emplace(Verbs::try_take_until(primitive, deadline.time())));
     }
 
+    /// Tries several at once; nothing where the backend cannot.
+    /// Returns: whether it is known of each that was not obtained that another holds it.
+    static bool try_take_all(const std::vector<P*>& primitives, std::vector<hold_type>& holds)
+        requires requires(const std::vector<P*>& all, bool& failed) {
+            { P::try_lease_all(all, failed) } -> std::same_as<std::vector<lease_type>>;
+        }
+    {
+        bool failed = false;
+        std::vector<lease_type> leases = P::try_lease_all(primitives, failed);
+        for (std::size_t i = 0; i < leases.size(); ++i)
+            holds[i].emplace(std::move(leases[i]));
+        return !failed;
+    }
+
     static void give_back(P&, hold_type& hold, std::error_code& error) noexcept {
         // A guard must not wait for a backend that does not answer, so it takes the lease's quiet
         // verb where there is one.
@@ -234,6 +250,21 @@ struct SlotAccess {
         if (slot.is_own()) [[likely]]
             return OwnAccess::try_take_until(slot.own(), hold, deadline);
         return slot.foreign().try_lock_until(deadline);
+    }
+
+    static bool try_take_all(const std::vector<primitive_type*>& slots,
+                             std::vector<hold_type>& holds)
+        requires requires(const std::vector<lock_type*>& locks) {
+            OwnAccess::try_take_all(locks, holds);
+        }
+    {
+        std::vector<lock_type*> locks;
+        for (primitive_type* slot : slots) {
+            // One of the user's own; those are tried one by one.
+            if (!slot->is_own()) return false;
+            locks.push_back(&slot->own());
+        }
+        return OwnAccess::try_take_all(locks, holds);
     }
 
     static void give_back(primitive_type& slot, hold_type& hold, std::error_code& error) noexcept {

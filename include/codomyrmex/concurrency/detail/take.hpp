@@ -11,7 +11,10 @@
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/lock_guards.hpp>
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -38,48 +41,132 @@ template <class Access>
     return Guard<Access>{std::move(entry), std::move(hold), start};
 }
 
-/// Does not wait. Returns: all or none.
+/// Several can be tried in one round trip.
 template <class Access>
-[[nodiscard]] MultiGuard<Access> try_take_all(std::vector<ReferenceFor<Access>> entries) {
-    std::vector<Guard<Access>> guards;
-    guards.reserve(entries.size());
-    for (auto& entry : entries) {
-        auto guard = try_take<Access>(std::move(entry));
-        if (!guard) return {};
-        guards.push_back(std::move(guard));
+concept TriesTogether = requires(const std::vector<typename Access::primitive_type*>& primitives,
+                                 std::vector<typename Access::hold_type>& holds) {
+    { Access::try_take_all(primitives, holds) } -> std::same_as<bool>;
+};
+
+/// Tries all but `held`, which is held already, together.
+/// Returns: the first that is missing, or how many there are; nothing if that cannot be told so.
+template <TriesTogether Access>
+[[nodiscard]] std::optional<std::size_t> try_together(
+    const std::vector<ReferenceFor<Access>>& entries, std::vector<Guard<Access>>& guards,
+    std::size_t held) {
+    std::vector<typename Access::primitive_type*> primitives;
+    std::vector<std::size_t> places;
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        if (i == held) continue;
+        primitives.push_back(&entries[i]->primitive);
+        places.push_back(i);
     }
-    return MultiGuard<Access>{std::move(guards)};
+    std::vector<typename Access::hold_type> holds(places.size());
+    const bool known = Access::try_take_all(primitives, holds);
+    std::size_t missing = entries.size();
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        auto& entry = *entries[places[i]];
+        if (holds[i] && *holds[i]) {
+            const HoldStart start = begin_hold<Access>(entry, holds[i], true);
+            guards[places[i]] =
+                Guard<Access>{entries[places[i]].share(), std::move(holds[i]), start};
+        } else {
+            if (known) entry.counters.contended();
+            missing = std::min(missing, places[i]);
+        }
+    }
+    if (!known) return std::nullopt;
+    return missing;
+}
+
+/// Tries all but `held` one by one, until one is missing, or the deadline of who waits has passed.
+/// Returns: as above; nothing if that came first.
+template <class Access>
+[[nodiscard]] std::optional<std::size_t> try_in_turn(
+    const std::vector<ReferenceFor<Access>>& entries, std::vector<Guard<Access>>& guards,
+    std::size_t held, bool waits, Deadline deadline) {
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        if (i == held) continue;
+        // A try may cost a round trip. A caller who does not wait has each tried once.
+        if (waits && deadline.expired()) return std::nullopt;
+        guards[i] = try_take<Access>(entries[i].share());
+        if (!guards[i]) return i;
+    }
+    return entries.size();
+}
+
+/// Ends what is held of them, in one write where that can be.
+template <class Access>
+void end_all(std::vector<Guard<Access>>& guards) noexcept {
+    MultiGuard<Access>{std::move(guards)}.unlock();
+    guards.clear();
 }
 
 /// Waits until the deadline. Returns: all or none.
 ///
 /// As std::lock does it: who has to wait holds nothing. It waits for one, tries the others, and if
 /// one of them is missing gives all back and waits for that one. So no circle of threads can wait
-/// for each other, in whatever order they lock, and whatever else takes the same locks.
+/// for each other, in whatever order they lock, and whatever else takes the same locks. Where a try
+/// is a round trip, all are tried in one first.
 template <class Access>
 [[nodiscard]] MultiGuard<Access> take_all(const std::vector<ReferenceFor<Access>>& entries,
                                           Deadline deadline) {
     const std::size_t count = entries.size();
     const bool waits = !deadline.expired();
     std::vector<Guard<Access>> guards(count);
+    const auto try_others = [&](std::size_t held) -> std::optional<std::size_t> {
+        if constexpr (TriesTogether<Access>) {
+            if (waits && deadline.expired()) return std::nullopt;
+            if (const auto missing = try_together<Access>(entries, guards, held)) return missing;
+            for (std::size_t i = 0; i < count; ++i) {
+                if (i != held) guards[i] = {};
+            }
+        }
+        return try_in_turn<Access>(entries, guards, held, waits, deadline);
+    };
     std::size_t missing = 0;
+    if (TriesTogether<Access> && count > 1) {
+        const auto first = try_others(count);
+        if (!first) return {};
+        missing = *first;
+        if (missing < count) {
+            end_all(guards);
+            guards.resize(count);
+            if (!waits) return {};
+        }
+    }
     while (missing < count) {
         const std::size_t first = missing;
         guards[first] = take<Access>(entries[first].share(), deadline);
         if (!guards[first]) return {};
-        missing = count;
-        for (std::size_t i = 0; i < count && missing == count; ++i) {
-            if (i == first) continue;
-            // A try may cost a round trip. A caller who does not wait has each tried once.
-            if (waits && deadline.expired()) return {};
-            guards[i] = try_take<Access>(entries[i].share());
-            if (!guards[i]) missing = i;
-        }
+        if (count == 1) break;
+        const auto next = try_others(first);
+        if (!next) return {};
+        missing = *next;
         if (missing < count) {
-            for (Guard<Access>& guard : guards)
-                guard.unlock();
+            end_all(guards);
+            guards.resize(count);
         }
     }
+    return MultiGuard<Access>{std::move(guards)};
+}
+
+/// Does not wait. Returns: all or none.
+template <class Access>
+[[nodiscard]] MultiGuard<Access> try_take_all(const std::vector<ReferenceFor<Access>>& entries) {
+    std::vector<Guard<Access>> guards(entries.size());
+    std::optional<std::size_t> missing;
+    if constexpr (TriesTogether<Access>) {
+        missing = try_together<Access>(entries, guards, entries.size());
+        if (!missing) {
+            end_all(guards);
+            guards.resize(entries.size());
+        }
+    }
+    if (!missing) {
+        missing = try_in_turn<Access>(entries, guards, entries.size(), false, Deadline::never());
+    }
+    if (*missing < entries.size()) return {};
     return MultiGuard<Access>{std::move(guards)};
 }
 

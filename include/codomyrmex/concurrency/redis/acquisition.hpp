@@ -81,7 +81,7 @@ class Acquisition {
     Acquisition& operator=(const Acquisition&) = delete;
 
     ~Acquisition() {
-        if (!obtained_) give_up();
+        if (!obtained_ && (tenure_->doubtful() || standing_ || granted_)) keeper_.give_up(tenure_);
     }
 
     /// Returns: whether the lock was obtained: the tenure is live and renewed from here on.
@@ -230,19 +230,6 @@ class Acquisition {
         if (wait_.stop.stop_requested()) return;
         waiter_.state.wait_while(GrantWaiter::waiting,
                                  std::min(wait_.deadline, Deadline::after(duration)));
-    }
-
-    void give_up() noexcept {
-        try {
-            if (tenure_->doubtful()) {
-                keeper_.unwatch(*tenure_);
-                keeper_.cancel_later(tenure_);
-            } else if (standing_ || granted_) {
-                keeper_.release(tenure_, nullptr);
-            }
-        } catch (const std::exception&) {
-            // Out of memory: it ends with its time to live, and a waiter when it is not heard.
-        }
     }
 
     KeeperState& keeper_;

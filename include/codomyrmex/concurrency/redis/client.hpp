@@ -151,6 +151,17 @@ class RedisClient {
         return root_->core().acquire(identity, wait);
     }
 
+    /// Tries several locks at once, without waiting for a holder. Requires: they differ.
+    /// Cost: one round trip for all.
+    [[nodiscard]] std::vector<redis::ClientCore::Tried> try_acquire_all(
+        const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities) {
+        return root_->core().try_acquire_all(identities);
+    }
+
+    /// While what this gives lives, what is given back goes to the server together.
+    /// Requires: it does not outlive this client, and does not go to another process.
+    [[nodiscard]] std::unique_ptr<redis::Pipeline::Cork> cork() { return root_->core().cork(); }
+
     /// Gives a hold back and tells what became of it. An answer that does not come by the deadline
     /// is `unknown`; the release is then repeated in the background.
     /// Cost: one round trip; none if the lease was lost before.

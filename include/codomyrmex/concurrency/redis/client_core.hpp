@@ -33,6 +33,7 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -40,12 +41,14 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -146,6 +149,10 @@ class ClientCore {
     /// The connection and what belongs to it, for a quorum, which asks many at once.
     [[nodiscard]] const std::shared_ptr<KeeperState>& link() const noexcept { return keeper_; }
 
+    void ping(Deadline deadline, std::nothrow_t) {
+        const RequestNumber number = keeper_->next_number();
+        static_cast<void>(keeper_->pipeline.request(encode({"PING", number.text()}), deadline));
+    }
     void ping(Deadline deadline) {
         const Answer answer = caller_.run(
             no_script, deadline,
@@ -174,6 +181,46 @@ class ClientCore {
         // A hold stays in line until it is given back.
         if (!hold) keeper_->queues.leave(key);
         return hold;
+    }
+
+    /// What came of one of several that were tried together.
+    struct Tried {
+        std::shared_ptr<Hold> hold{};  ///< null: not obtained
+        bool failed = false;           ///< whether another holds it is not known
+    };
+
+    /// Tries all at once, without waiting for a holder: one write, one round trip.
+    /// Requires: `identities` are of locks, and differ. Throws: std::bad_alloc.
+    [[nodiscard]] std::vector<Tried> try_acquire_all(
+        const std::vector<std::shared_ptr<const LockIdentity>>& identities) {
+        std::vector<Tried> results(identities.size());
+        // Ends what is not obtained, whatever happens. Declared before what the replies go to.
+        std::vector<std::unique_ptr<Attempt>> attempts;
+        const Deadline limit = Deadline::after(keeper_->options.response_timeout);
+        const auto batch = std::make_shared<Batch>(identities.size());
+        std::size_t asking = 0;
+        {
+            const Pipeline::Cork cork{keeper_->pipeline};
+            for (const auto& identity : identities) {
+                attempts.push_back(std::make_unique<Attempt>(*this, identity));
+                if (!attempts.back()->come()) continue;
+                attempts.back()->send(batch, attempts.size() - 1, limit);
+                ++asking;
+            }
+            // In the same write; and whoever waits for this reply reads the others'.
+            if (asking != 0) ping(limit, std::nothrow);
+        }
+        for (std::size_t i = 0; i < attempts.size(); ++i) {
+            std::optional<Exchange> exchange;
+            if (attempts[i]->asked()) exchange = batch->take(i, limit);
+            results[i] = attempts[i]->end(std::move(exchange));
+        }
+        return results;
+    }
+
+    /// For as long as what this gives lives, holds that are given back go in one write.
+    [[nodiscard]] std::unique_ptr<Pipeline::Cork> cork() {
+        return std::make_unique<Pipeline::Cork>(keeper_->pipeline);
     }
 
     /// Gives `hold` back without waiting for the server.
@@ -567,6 +614,128 @@ class ClientCore {
         tenure->used_by(nullptr);
         return nullptr;
     }
+
+    // --- Several locks at once.
+
+    // Where their replies come to.
+    class Batch {
+      public:
+        explicit Batch(std::size_t count) : exchanges_(count) {}
+        void put(std::size_t number, Exchange exchange) {
+            const std::lock_guard guard{mutex_};
+            exchanges_[number] = std::move(exchange);
+            changed_.notify_all();
+        }
+        // Returns: nothing if it has not come by the deadline.
+        [[nodiscard]] std::optional<Exchange> take(std::size_t number, Deadline deadline) {
+            std::unique_lock guard{mutex_};
+            changed_.wait_until(guard, deadline.time(),
+                                [&] { return exchanges_[number].has_value(); });
+            return std::exchange(exchanges_[number], std::nullopt);
+        }
+
+      private:
+        std::mutex mutex_;
+        std::condition_variable changed_;
+        std::vector<std::optional<Exchange>> exchanges_;
+    };
+
+    // One lock of several. Used by one thread.
+    class Attempt {
+      public:
+        Attempt(ClientCore& core, std::shared_ptr<const LockIdentity> identity)
+            : core_{core},
+              identity_{std::move(identity)},
+              line_{core.keeper_->queues.come(identity_->lock_key)} {}
+        Attempt(const Attempt&) = delete;
+        Attempt& operator=(const Attempt&) = delete;
+        ~Attempt() {
+            if (sent_ && !obtained_) core_.keeper_->give_up(tenure_);
+            if (turn_) {
+                std::string failure;
+                core_.asked(*line_, obtained_ ? tenure_ : nullptr, failure,
+                            detail::BootClock::now());
+            }
+            if (!hold_) core_.keeper_->queues.leave(identity_->lock_key);
+        }
+
+        // Returns: whether the server is to be asked.
+        [[nodiscard]] bool come() {
+            LocalWaiter me{*identity_};
+            {
+                const std::lock_guard guard{line_->mutex};
+                const auto entry = line_->queue.enter(me, false, detail::BootClock::now());
+                if (entry == LocalQueue::Entry::busy) return false;
+                turn_ = entry == LocalQueue::Entry::asks;
+            }
+            if (!turn_) {
+                hold_ = core_.use(*line_, me.tenure, false);
+                return false;
+            }
+            // One that was retained, and will not do.
+            if (me.tenure) core_.keeper_->release(me.tenure, nullptr);
+            return true;
+        }
+
+        void send(const std::shared_ptr<Batch>& batch, std::size_t place, Deadline limit) {
+            KeeperState& keeper = *core_.keeper_;
+            tenure_ = std::make_shared<Tenure>(identity_, core_.new_token(identity_->options),
+                                               keeper.mark);
+            number_ = keeper.next_number();
+            std::string bytes =
+                acquire_command(keeper.how_to_call(acquire_script), *tenure_, keeper.name.prefix,
+                                core_.holder_text(identity_->options.label),
+                                keeper.clock.at(detail::BootClock::now() + limit.remaining()),
+                                block_of(*line_, identity_->options, false), {}, number_);
+            sent_ = true;
+            keeper.pipeline.send(std::move(bytes), limit, false, [batch, place](Exchange& reply) {
+                batch->put(place, std::move(reply));
+            });
+        }
+        [[nodiscard]] bool asked() const noexcept { return sent_; }
+
+        [[nodiscard]] Tried end(std::optional<Exchange> exchange) {
+            if (!sent_) return {hold_, false};
+            std::optional<AcquireAnswer> answer;
+            if (exchange && exchange->outcome == Exchange::Outcome::answered) {
+                const bool numbered = number_.take_from(exchange->reply);
+                if (numbered) answer = read_acquire(exchange->reply);
+                if (!answer && !exchange->reply.is_error()) {
+                    core_.keeper_->pipeline.disconnect(exchange->connection);
+                    tenure_->mark_doubtful();
+                }
+            } else if (!exchange || exchange->outcome == Exchange::Outcome::unknown) {
+                tenure_->mark_doubtful();
+            }
+            if (!answer) return {nullptr, true};
+            core_.keeper_->clock.learn(answer->time, exchange->sent);
+            if (answer->outcome != AcquireAnswer::Outcome::granted) {
+                sent_ = false;  // and so nothing to give up
+                return {nullptr, answer->outcome == AcquireAnswer::Outcome::late};
+            }
+            const Grant grant{
+                answer->fence, answer->fences, exchange->sent, identity_->options.ttl, {}};
+            if (!tenure_->granted(grant, detail::BootClock::now())) return {nullptr, true};
+            core_.keeper_->watch(tenure_, grant.since);
+            obtained_ = true;
+            turn_ = false;
+            std::string failure;
+            core_.asked(*line_, tenure_, failure, detail::BootClock::now());
+            hold_ = core_.use(*line_, tenure_, false);
+            return {hold_, hold_ == nullptr};
+        }
+
+      private:
+        ClientCore& core_;
+        const std::shared_ptr<const LockIdentity> identity_;
+        const std::shared_ptr<LocalQueues::Line> line_;
+        std::shared_ptr<Tenure> tenure_;
+        std::shared_ptr<Hold> hold_;
+        RequestNumber number_{0};
+        bool turn_ = false;  // it is ours to ask the server
+        bool sent_ = false;
+        bool obtained_ = false;
+    };
 
     // --- Permits, of which this process may have many: each thread stands in the server's queue
     // itself, so that those who fit beside each other are served together.

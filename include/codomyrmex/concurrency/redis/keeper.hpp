@@ -108,6 +108,20 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                       });
     }
 
+    /// Ends an acquire whose lock was not obtained here, or not in time.
+    void give_up(const std::shared_ptr<Tenure>& tenure) noexcept {
+        try {
+            if (tenure->doubtful()) {
+                unwatch(*tenure);
+                cancel_later(tenure);
+            } else {
+                release(tenure, nullptr);
+            }
+        } catch (const std::exception&) {
+            // Out of memory: it ends with its time to live, and a waiter when it is not heard.
+        }
+    }
+
     /// The same for an acquire that may be executed later: it is repeated, though the answer be
     /// that there was nothing to release, until it hits or the key would be gone by itself.
     void cancel_later(std::shared_ptr<Tenure> tenure) {

@@ -145,6 +145,15 @@ class [[nodiscard]] BasicLease {
         });
     }
 
+    /// For who ends several leases of one client: while what this gives lives, what they send goes
+    /// together.
+    [[nodiscard]] auto cork() const
+        requires requires(Client& client) { client.cork(); }
+    {
+        using Cork = decltype(std::declval<Client&>().cork());
+        return hold_ && !hold_->forked() ? Client{*client_}.cork() : Cork{};
+    }
+
     void swap(BasicLease& other) noexcept { std::swap(*this, other); }
     friend void swap(BasicLease& a, BasicLease& b) noexcept { a.swap(b); }
 

@@ -99,10 +99,31 @@ class Pipeline {
             request->then(request->exchange);
             return;
         }
-        if (corked) return;
+        if (corked || corks_ != 0) return;
         if (!driving_ || is_far()) write_now();
         call_for_attention(lock);
     }
+
+    /// While it lives, what is sent and nobody waits for is not written by its sender, so that many
+    /// go in one write: at its end, or with what somebody waits for.
+    class Cork {
+      public:
+        explicit Cork(Pipeline& pipeline) : pipeline_{pipeline} {
+            const Lock lock{pipeline_.mutex_};
+            ++pipeline_.corks_;
+        }
+        Cork(const Cork&) = delete;
+        Cork& operator=(const Cork&) = delete;
+        ~Cork() {
+            Lock lock{pipeline_.mutex_};
+            if (--pipeline_.corks_ != 0 || pipeline_.queue_.unsent() == 0) return;
+            if (!pipeline_.driving_ || pipeline_.is_far()) pipeline_.write_now();
+            pipeline_.call_for_attention(lock);
+        }
+
+      private:
+        Pipeline& pipeline_;
+    };
 
     /// Does what there is to do while no thread drives: sends, connects if it must, reads what has
     /// come, gives up a connection that does not answer. Does not wait for replies. `tick`: called
@@ -527,6 +548,7 @@ class Pipeline {
     bool connected_ = false;
     bool broken_ = false;    // to be dropped by the next driver
     bool attended_ = false;  // pump() will be called
+    int corks_ = 0;
     Connection connection_;
     Deadline reconnect_at_ = at_once();
     Backoff backoff_;
