@@ -42,7 +42,10 @@ local function purge()
         if used() > 0 then
             local capacity = redis.call('HGET', meta, 'capacity')
             redis.call('DEL', meta)
-            if capacity then redis.call('HSET', meta, 'capacity', capacity) end
+            if capacity then
+                redis.call('HSET', meta, 'capacity', capacity)
+                redis.call('PEXPIRE', meta, 172800000)
+            end
         end
         return false
     end
@@ -70,20 +73,26 @@ end
 local foreign_set = redis.error_reply('FOREIGNKEY the holders have no expiry, so this library did not write them')
 )lua";
 
-// Gives admit(prefix, self): as many as there is room for of those who stand first, dead ones
-// dropped, are made holders and told. Answers 'self' when `self` stands first, for the caller to
-// see whether there is room; 'full' when there is none; 'none' when nobody waits; 'more' when it
+// Gives admit(prefix, self): as many as there is room for of those who stand first are made holders
+// and told. Dropped are dead ones, and such as want more than there are in all since a resize, who
+// learn of it when they ask again. Answers 'self' when `self` stands first, for the caller to see
+// whether there is room; 'full' when there is none; 'none' when nobody waits; 'more' when it
 // stopped looking; 'foreign'.
 inline constexpr char lua_admit[] = R"lua(local function admit(prefix, self)
-    local capacity = tonumber(redis.call('HGET', meta, 'capacity') or 0)
+    local capacity = tonumber(redis.call('HGET', meta, 'capacity'))
+    if not capacity then return 'full' end
     for _ = 1, 32 do
         local what, waiter, token, ttl, weight, text, channel = first_alive(queue, prefix, self)
         if what ~= 'waiter' then return what end
-        if used() + weight > capacity then return 'full' end
-        local fence = take(token, weight, ttl, text)
-        if not fence then return 'foreign' end
-        redis.call('ZREM', queue, waiter)
-        redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, 1, now, ttl, set}, ' '))
+        if tonumber(weight) > capacity then
+            redis.call('ZREM', queue, waiter)
+        else
+            if used() + weight > capacity then return 'full' end
+            local fence = take(token, weight, ttl, text)
+            if not fence then return 'foreign' end
+            redis.call('ZREM', queue, waiter)
+            redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, 1, now, ttl, set}, ' '))
+        end
     end
     return 'more'
 end
@@ -142,7 +151,7 @@ return {0, now, rank, left, number}
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "f6a6b231c0980ffd24dfdc511c28494c764c3c5e",
+    "db726359d1e2d3e341bc72a0b1d0754fca1e0ff0",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -166,7 +175,7 @@ return {(ours and 1 or 0) + (admit(prefix, '') == 'more' and 2 or 0), number}
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "5f3113dbe78014237ffdd8116acda2e4231ae6f7",
+    "b9523b4fcb5283f1002a29a2557f6c76b6f2e32c",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -186,7 +195,7 @@ return {redis.call('EXISTS', queue) + 1, now, ARGV[4]}
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "ea8755470f1598b797e181dd5637c3dd62c05998",
+    "d0c62a829d835ceb93db62df9a4d21cf14c3e486",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
@@ -216,7 +225,7 @@ return {1, now, fence, 1, number}
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "5ecad798c3e6e36387a017d2b4a8ed6952a751a6",
+                                       "2702a58c56047d2b296807173869c4ccb51f4730",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
@@ -235,7 +244,7 @@ return {tonumber(old or 0), ARGV[3]}
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "00704d75cd007323e2eda999a22c3fc71745fa1b",
+                                      "e29684458ce0e4fee71b681c2b6e5a14122192c8",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

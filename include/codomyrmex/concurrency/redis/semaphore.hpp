@@ -85,7 +85,7 @@ class BasicRedisSemaphore {
 
     /// Gives back what it holds inside. Leases taken from it go on.
     ~BasicRedisSemaphore() {
-        while (const auto hold = holds_.take(identity_->capacity))
+        while (const auto hold = holds_.take(redis::most_permits))
             client_.give_back(hold);
     }
 
