@@ -21,6 +21,7 @@
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -361,6 +362,58 @@ TEST_CASE("No more permits are valid together than there are, whoever dies, stop
 TEST_CASE("No writer is valid beside a reader, whoever dies, stops, converts or is cut off") {
     if (!RedisServer::available()) SKIP("no redis-server");
     check_history("read-write lock", [](Worker& worker) { worker.use_read_write_lock(); });
+}
+
+TEST_CASE("Connections that are killed every 25 ms let no more in, and no call hangs") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    const std::chrono::seconds length{number_from("CODOMYRMEX_PERMITS_SECONDS", 12) / 3};
+    RedisServer server;
+    const TempDir directory;
+    const Plan plan = make_plan(server, directory, length);
+    CAPTURE(plan.seed);
+    Crowd crowd{plan, [](Worker& worker) { worker.use_semaphore(); }};
+    // No lease is lost by it.
+    FaultWindow window{"connections killed", boot_time(), 0,
+                       Allows{.delay = true, .disorder = true, .error = true}};
+    long long killed = 0;
+    while (boot_time() < plan.end) {
+        for (const char* type : {"normal", "pubsub"})
+            killed += server.command({"CLIENT", "KILL", "TYPE", type, "SKIPME", "yes"}).number;
+        std::this_thread::sleep_for(25ms);
+    }
+    CHECK(crowd.all_end_well());
+    window.end = boot_time();
+    const Report report = judge(plan, {window});
+    std::cout << "semaphore, every 25 ms: " << length.count() << " s, seed " << plan.seed << ", "
+              << killed << " connections killed: " << report.to_string();
+    CAPTURE(report.to_string());
+    CHECK(report.total() == 0);
+    CHECK(report.acquired > 50);
+    CHECK(killed > 0);
+    CHECK(keys_without_expiry(server).empty());
+    RedisClient client{server.url()};
+    CHECK(RedisSemaphore{"history", client, permits}.try_lease_for(60s, permits));
+}
+
+TEST_CASE("Three hundred permits of one client are renewed, and none is lost") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    constexpr std::ptrdiff_t count = 300;
+    constexpr std::chrono::milliseconds life{1000};
+    RedisServer server;
+    RedisClient client{server.url()};
+    RedisSemaphore pool{"pool", client, count, {.ttl = life}};
+    std::vector<Lease> leases;
+    for (std::ptrdiff_t i = 0; i < count; ++i)
+        leases.push_back(pool.lease());
+    std::this_thread::sleep_for(5 * life);
+    const ClientStats stats = client.stats();
+    std::cout << "permits: " << count << " of " << life.count()
+              << " ms for five times that: " << stats.leases_lost << " lost, " << stats.renewals
+              << " renewals\n";
+    CHECK(stats.leases_lost == 0);
+    CHECK(std::ranges::all_of(leases, &Lease::valid));
+    CHECK(server.command({"ZCARD", "codomyrmex:sem:{pool}"}).number == count);
+    CHECK_FALSE(pool.try_acquire());
 }
 
 TEST_CASE("A server that forgets its holders is found out, and the fenced register still holds") {
