@@ -119,3 +119,32 @@ TEST_CASE("who holds it, what there is, and taking it away") {
     }
     CHECK_FALSE(client.holder("shared_resource").has_value());
 }
+
+TEST_CASE("a semaphore among processes") {
+    test_support::RedisServer server;
+    RedisClient client{server.url()};
+    RedisSemaphore pool{"pool", client, 5};  // a permit whose holder dies comes back by itself
+    {
+        Permit permit{pool, 2s};  // the same Permit as over LocalSemaphore
+        CHECK(permit.valid());
+        CHECK(server.command({"ZCARD", "codomyrmex:sem:{pool}"}).number == 1);
+        CHECK_FALSE(pool.try_acquire(5));
+    }
+    CHECK(pool.try_lease_for(5s, 5));
+}
+
+TEST_CASE("a read-write lock among processes") {
+    test_support::RedisServer server;
+    RedisClient client{server.url()};
+    RedisReadWriteLock config{"config", client};  // read(), write(): leases
+    {
+        auto a = config.read();
+        auto b = config.try_read_for(2s);
+        CHECK((a.valid() && b.valid()));
+        CHECK_FALSE(config.try_write());
+    }
+    auto w = config.write();
+    CHECK(w.valid());
+    CHECK_FALSE(config.try_read());
+    CHECK(w.release());
+}

@@ -4,15 +4,23 @@
 // case a row, on a real server where it can be brought about, else by a proxy that says the words.
 
 #include <codomyrmex/concurrency/redis/lock.hpp>
+#include <codomyrmex/concurrency/redis/read_write_lock.hpp>
+#include <codomyrmex/concurrency/redis/semaphore.hpp>
 
 #include "support/catch2.hpp"
 #include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <optional>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -63,6 +71,39 @@ void check_final(const std::string& url, LockErrc errc, const std::string& words
     CHECK(failure->code == errc);
     CHECK(failure->what.find(words) != std::string::npos);
     CHECK(failure->took < 5s);
+}
+
+/// The rights that README.md lists.
+std::vector<std::string> documented_rights() {
+    std::ifstream file{CODOMYRMEX_README};
+    const std::string text{std::istreambuf_iterator<char>{file}, {}};
+    const auto begin = text.find("An ACL user needs");
+    REQUIRE(begin != std::string::npos);
+    std::string paragraph = text.substr(begin, text.find("\n\n", begin) - begin);
+    std::ranges::replace_if(
+        paragraph, [](char c) { return c == '`' || c == ',' || c == ';'; }, ' ');
+    std::istringstream words{paragraph};
+    std::vector<std::string> rights;
+    for (std::string word; words >> word;) {
+        if (word.starts_with('+') || word.starts_with('&')) rights.push_back(word);
+    }
+    REQUIRE(rights.size() > 20);
+    return rights;
+}
+
+bool for_hand_over(const std::string& right) {
+    return right.starts_with('&') || right == "+publish" || right == "+subscribe" ||
+           right == "+pubsub|numsub";
+}
+
+/// A user with those of the documented rights that are `wanted`, on our keys alone.
+template <class Wanted>
+void set_user(RedisServer& server, const std::string& name, Wanted wanted) {
+    std::vector<std::string> words{"ACL", "SETUSER", name, "reset", "on", ">pw", "~codomyrmex:*"};
+    std::ranges::copy_if(documented_rights(), std::back_inserter(words), wanted);
+    const auto reply = server.command(words);
+    CAPTURE(reply.text);
+    REQUIRE(reply.text == "OK");
 }
 
 }  // namespace
@@ -142,20 +183,9 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     check_final(server.url("poor:pw"), LockErrc::backend_refused, "can't run this command");
     server.command({"ACL", "SETUSER", "poorer", "on", ">pw", "~codomyrmex:*", "+ping"});
     check_final(server.url("poorer:pw"), LockErrc::backend_refused, "NOPERM");
-    std::vector<std::string> rights{"ACL", "SETUSER", "least", "on", ">pw", "~codomyrmex:*"};
-    for (const char* right :
-         {"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+pttl", "+pexpire", "+incrby",
-          "+zadd", "+zrem", "+zrange", "+zrank", "+zscore", "+exists", "+ping", "+auth", "+select",
-          "+client|setname"}) {
-        rights.emplace_back(right);
-    }
     const bool may_publish = GENERATE(true, false);
-    if (may_publish) {
-        for (const char* right : {"&codomyrmex:*", "+publish", "+subscribe", "+pubsub|numsub"}) {
-            rights.emplace_back(right);
-        }
-    }
-    server.command(rights);
+    set_user(server, "least",
+             [&](const std::string& right) { return may_publish || !for_hand_over(right); });
     RedisClient client{server.url("least:pw")};
     client.ping();
     RedisLock lock{"name", client, {.ttl = 600ms}};
@@ -185,6 +215,58 @@ TEST_CASE("a user without the rights is told so; the documented rights suffice")
     CHECK(lease.release());
     waiter.join();
     if (!may_publish) CHECK(other.stats().grants == 0);
+}
+
+TEST_CASE("the documented rights suffice for permits and for reads and writes, and none can go") {
+    RedisServer server;
+    const bool may_publish = GENERATE(true, false);
+    CAPTURE(may_publish);
+    set_user(server, "least",
+             [&](const std::string& right) { return may_publish || !for_hand_over(right); });
+    RedisClient client{server.url("least:pw")};
+    RedisClient other{server.url("least:pw")};
+    RedisSemaphore pool{"pool", client, 3, {.ttl = 10s}};
+    RedisSemaphore same{"pool", other, 3, {.ttl = 10s}};
+    Lease lease = pool.lease(2);
+    CHECK(lease.renew());
+    CHECK_FALSE(same.try_acquire_for(30ms, 2));
+    std::atomic<bool> waited{false};
+    std::jthread waiter{[&] {
+        const Lease mine = same.lease(2);
+        waited = mine.valid();
+    }};
+    CHECK(lease.release());
+    waiter.join();
+    CHECK(waited);
+    pool.resize(5);
+    CHECK(pool.try_lease_for(5s, 5));
+    // The time of one is over while another holds on.
+    RedisSemaphore hurried{"pool", client, 5, {.ttl = 10ms, .max_hold = 1ms}};
+    Lease kept = pool.lease();
+    Lease over = hurried.lease();
+    std::this_thread::sleep_for(20ms);
+    CHECK(pool.try_lease(4));
+    CHECK(kept.release());
+
+    RedisReadWriteLock config{"config", client, {.ttl = 10s}};
+    Lease writer = config.write();
+    config.downgrade(writer);
+    CHECK(config.try_upgrade(writer));
+    CHECK(writer.renew());
+    CHECK(writer.release());
+    CHECK(config.read().release());
+
+    for (const std::string missing :
+         {"+hget", "+hset", "+hdel", "+hincrby", "+zrangebyscore", "+pexpireat"}) {
+        CAPTURE(missing);
+        set_user(server, "less", [&](const std::string& right) { return right != missing; });
+        RedisClient less{server.url("less:pw")};
+        std::error_code error;
+        RedisSemaphore needs{"needs" + missing, less, 1};
+        Lease all = needs.lease(error);
+        if (!error) (void)all.release(error);
+        CHECK(error);
+    }
 }
 
 TEST_CASE("a server without the command ends it at once") {

@@ -209,6 +209,28 @@ TEST_CASE("When all have run out the count begins anew, though the key is gone")
     CHECK(bench.holders() == 1);
 }
 
+TEST_CASE("What is known of a semaphore goes by itself, whoever comes after all have run out") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 3, 20) == 1);
+    Bench::pass(40);
+    SECTION("one that gives back what it lost") {
+        CHECK(bench.release(alice) == 0);
+    }
+    SECTION("one that says another number") {
+        bench.keys.capacity = 4;
+        CHECK(bench.acquire(bob).text == "MISMATCH 3");
+    }
+    SECTION("one that is too late") {
+        CHECK(bench.acquire(bob, 1, 30'000, {}, "1700000000000000000").elements.at(0).number == 2);
+    }
+    SECTION("one that wants to convert what it lost") {
+        CHECK(bench.reweigh(alice, 1).elements.at(0).number == 0);
+    }
+    CHECK(bench.used().empty());
+    CHECK(bench.pttl(bench.keys.meta_key) > 0);
+}
+
 TEST_CASE("Who stands first is served first, though others behind would fit") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
@@ -295,6 +317,22 @@ TEST_CASE("More permits in all serve at once those who wait") {
     CHECK(bench.wait(bob, 2).elements.at(0).number == 0);
     (void)bench.resize(5);
     CHECK(listens.next().starts_with("grant " + bob + ' '));
+}
+
+TEST_CASE("Who waits for more than there are since a resize holds up nobody") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    Listener b{bench.server, bob};
+    Listener c{bench.server, carol};
+    CHECK(bench.tried(alice, 2) == 1);
+    CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
+    CHECK(bench.wait(carol, 1).elements.at(0).number == 0);
+    (void)bench.run(resize_script, {"2", prefix});
+    CHECK(bench.release(alice) == 1);
+    CHECK(c.next().starts_with("grant " + carol + ' '));
+    CHECK(bench.used() == "1");
+    CHECK(bench.wait(bob, 3).text == "MISMATCH 2");
+    CHECK(bench.server.command({"ZCARD", bench.keys.queue_key}).number == 0);
 }
 
 TEST_CASE("A writer that becomes a reader lets the readers in, and no other writer") {

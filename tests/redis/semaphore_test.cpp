@@ -136,6 +136,20 @@ TEST_CASE("A count that differs from the one in use is a mismatch that names bot
     five.release();
 }
 
+TEST_CASE("A semaphore that has become smaller than what it holds gives all of that back") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    {
+        RedisSemaphore pool{"pool", client, 5};
+        pool.acquire(4);
+        pool.resize(2);
+        CHECK(pool.held() == 4);
+    }
+    CHECK(eventually([&] { return out(server) == 0; }));
+    CHECK(client.stats().leases_watched == 0);
+}
+
 TEST_CASE("A Permit over it is a lease, and may outlive the semaphore") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;

@@ -199,7 +199,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     [[nodiscard]] Call how_to_call(const Script& script) noexcept {
         const std::uint64_t connection = pipeline.connections();
         std::atomic<std::uint64_t>& loaded = loaded_[static_cast<std::size_t>(script.id)];
-        const bool known = connection != 0 && loaded.exchange(connection) == connection;
+        // Before the first connection: this call makes it.
+        const bool known = loaded.exchange(std::max<std::uint64_t>(connection, 1)) == connection &&
+                           connection != 0;
         return known ? Call::digest : Call::body;
     }
 

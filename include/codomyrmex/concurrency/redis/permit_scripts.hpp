@@ -42,7 +42,7 @@ local function purge()
     if left == -2 then
         if used() > 0 then
             local capacity = redis.call('HGET', meta, 'capacity')
-            redis.call('UNLINK', meta)
+            redis.call('DEL', meta)
             if capacity then
                 redis.call('HSET', meta, 'capacity', capacity)
                 redis.call('PEXPIRE', meta, 172800000)
@@ -80,7 +80,8 @@ local foreign_set = redis.error_reply('FOREIGNKEY the holders have no expiry, so
 // `self` stands first, for the caller to see whether there is room; 'full' when there is none;
 // 'none' when nobody waits; 'more' when it stopped looking; 'foreign'.
 inline constexpr char lua_admit[] = R"lua(local function admit(prefix, self)
-    local capacity = tonumber(redis.call('HGET', meta, 'capacity') or 0)
+    local capacity = tonumber(redis.call('HGET', meta, 'capacity'))
+    if not capacity then return 'full' end
     for _ = 1, 32 do
         local what, waiter, token, ttl, weight, text, channel = first_alive(queue, prefix, self)
         if what ~= 'waiter' then return what end
@@ -162,7 +163,7 @@ return {0, now, rank, left, number}
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "9e344d37eb4038c29f2fc3fef8dbc721ded81bee",
+    "4c6258ab42ebd3871bafa1200bd20bfd2dd2ffeb",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -188,7 +189,7 @@ return {(ours and 1 or 0) + (more and 2 or 0), number}
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "7268b6010047b06b6d93ad6f94fc15c852cecee5",
+    "f14e6fd7f2ed589b1b08916373f6fc980f0cb5fa",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -208,7 +209,7 @@ return {redis.call('EXISTS', queue) + 1, now, ARGV[4]}
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "d56500946d736a96c7ff7aa589b9b9f59aff51d5",
+    "142ce57dd1f9183562ce8cabdb5799756268b991",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
@@ -242,7 +243,7 @@ return {1, now, fence, 1, number}
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "84959d5681a47d1e3b9b84bbeabf7f525a39e74f",
+                                       "10c88af5f944bf744a3c65ffe0f5e0f7aa9f95fa",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
@@ -262,7 +263,7 @@ return {tonumber(old or 0), ARGV[4]}
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "aaf3d0c74ca4310ea5923f6a0a266c47891ea18a",
+                                      "11eb2e77c89bf24dd1b87bb5d8c3b80dfb320588",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -49,6 +49,9 @@ namespace codomyrmex::concurrency {
 /// may give one back. Fencing tokens of permits only tell them apart: they increase, but several
 /// are valid together, so a store must not reject by them.
 ///
+/// Threads of one process do not hand permits to each other, but stand in the server's line each
+/// for itself: max_local_handovers means nothing here, and retain is refused.
+///
 /// The number of permits is stored with the first use, and as long as the semaphore is used at
 /// least every other day; another number is `mismatch`. resize() changes it.
 ///
