@@ -124,7 +124,13 @@ class [[nodiscard]] Permit {
             throw LockError{LockErrc::not_held, "release of a permit that is empty"};
         }
         if constexpr (Leasing<S>) {
-            if (auto lease = std::exchange(lease_, std::nullopt)) return lease->release();
+            // Not by std::exchange(), which makes g++ 12 warn of what an empty optional does not
+            // have.
+            if (lease_) {
+                auto lease = std::move(*lease_);
+                lease_.reset();
+                return lease.release();
+            }
         }
         std::exchange(semaphore_, nullptr)->release();
         return true;
