@@ -261,7 +261,8 @@ TEST_CASE("All who fit are served by one release, in their order") {
     CHECK(bench.release(alice) == 1);
     std::string last;
     for (Listener* listener : {&b, &c, &d}) {
-        const auto message = read_message(listener->next());
+        const std::string text = listener->next();
+        const auto message = read_message(text);  // has views of it
         REQUIRE(message.has_value());
         CHECK(message->key == bench.keys.lock_key);
         const std::string fence = std::to_string(message->fence);

@@ -14,7 +14,6 @@
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
-#include <codomyrmex/concurrency/redis/lock_client.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -27,6 +26,11 @@
 #include <utility>
 
 namespace codomyrmex::concurrency {
+
+namespace redis {
+template <class Client>
+struct HoldOfLease;
+}  // namespace redis
 
 /// A lease, or none. It is renewed in the background until it is released, destroyed or lost. It
 /// needs the lock that gave it no longer, and may end on another thread.
@@ -158,9 +162,9 @@ class [[nodiscard]] BasicLease {
     friend void swap(BasicLease& a, BasicLease& b) noexcept { a.swap(b); }
 
   private:
-    // Which turns the lease of a writer into that of a reader, and back.
-    template <PermitClient>
-    friend class BasicRedisReadWriteLock;
+    // By which the lease of a writer is turned into that of a reader, and back. The lock itself is
+    // a constrained template, and as a friend clang 16 takes that for another.
+    friend struct redis::HoldOfLease<Client>;
 
     void require_lease(const char* what) const {
         if (!hold_) {

@@ -15,6 +15,7 @@
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/lease.hpp>
 #include <codomyrmex/concurrency/redis/lock.hpp>
+#include <codomyrmex/concurrency/redis/lock_client.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/semaphore.hpp>
 
@@ -29,6 +30,17 @@
 #include <utility>
 
 namespace codomyrmex::concurrency {
+
+/// The hold of a lease and who speaks for it, for the lock to convert.
+template <class Client>
+struct redis::HoldOfLease {
+    [[nodiscard]] static std::shared_ptr<Hold>& get(BasicLease<Client>& lease) noexcept {
+        return lease.hold_;
+    }
+    [[nodiscard]] static Client& client(BasicLease<Client>& lease) noexcept {
+        return *lease.client_;
+    }
+};
 
 /// Many readers or one writer of a name, among all objects of that name and one key prefix on one
 /// server. First come, first served: readers that stand in line together are let in together, a
@@ -124,8 +136,10 @@ class BasicRedisReadWriteLock {
         error.run([&] {
             require_ours(lease);
             try {
-                auto hold = lease.client_->reweigh(lease.hold_, 1, Deadline::never());
-                if (hold) lease.hold_ = std::move(hold);
+                auto& hold = redis::HoldOfLease<Client>::get(lease);
+                auto reader =
+                    redis::HoldOfLease<Client>::client(lease).reweigh(hold, 1, Deadline::never());
+                if (reader) hold = std::move(reader);
             } catch (const LockError& failure) {
                 if (failure.code() == LockErrc::lease_lost) throw;
                 client_.report(LockErrc::unknown_outcome, failure.what());
@@ -142,10 +156,11 @@ class BasicRedisReadWriteLock {
     [[nodiscard]] bool try_upgrade(lease_type& lease, OnError error = {}) {
         return error.run([&] {
             require_ours(lease);
-            auto hold = lease.client_->reweigh(
-                lease.hold_, static_cast<std::uint64_t>(redis::most_permits), Deadline::never());
-            if (!hold) return false;
-            lease.hold_ = std::move(hold);
+            auto& hold = redis::HoldOfLease<Client>::get(lease);
+            auto writer = redis::HoldOfLease<Client>::client(lease).reweigh(
+                hold, static_cast<std::uint64_t>(redis::most_permits), Deadline::never());
+            if (!writer) return false;
+            hold = std::move(writer);
             return true;
         });
     }
@@ -211,11 +226,12 @@ class BasicRedisReadWriteLock {
     [[nodiscard]] std::stop_token stop_token() const noexcept { return writer_.stop_token(); }
 
   private:
-    void require_ours(const lease_type& lease) const {
+    void require_ours(lease_type& lease) const {
         if (!lease) {
             throw LockError(LockErrc::not_held, "conversion of a lease that is empty");
         }
-        const redis::LockIdentity& identity = lease.hold_->tenure()->identity();
+        const redis::LockIdentity& identity =
+            redis::HoldOfLease<Client>::get(lease)->tenure()->identity();
         if (identity.lock_key != identity_->lock_key) {
             throw LockError(LockErrc::invalid_argument,
                             "conversion of a lease of '" + identity.name +
