@@ -188,15 +188,18 @@ TEST_CASE("A permit that was granted to a process that does not take it up goes 
     // Far less than the lease would last.
     const ClientOptions options{.grant_ttl = 300ms};
     const LeaseOptions lease_options{.ttl = 5min};
+    Pipe go;
     Process waiter = Process::run([&] {
         RedisClient client{server.url(), options};
         RedisSemaphore pool{"pool", client, 2, lease_options};
+        if (!go.receive()) return 1;
         const Lease lease = pool.lease();
         return 0;
     });
     RedisClient client{server.url(), options};
     RedisSemaphore pool{"pool", client, 2, lease_options};
     pool.acquire(2);
+    go.send("go");
     REQUIRE(eventually([&] { return waiting(server, pool_key) == 1; }));
     waiter.stop();
     pool.release(2);
