@@ -328,7 +328,7 @@ TEST_CASE("Who waits for more than there are since a resize holds up nobody") {
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
     CHECK(bench.wait(carol, 1).elements.at(0).number == 0);
-    (void)bench.run(resize_script, {"2", prefix});
+    (void)bench.resize(2);
     CHECK(bench.release(alice) == 1);
     CHECK(c.next().starts_with("grant " + carol + ' '));
     CHECK(bench.used() == "1");
