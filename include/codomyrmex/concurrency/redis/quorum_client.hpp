@@ -56,6 +56,7 @@ class QuorumClient {
     /// A quorum of these clients' servers. Sends nothing yet.
     /// Throws: LockError(invalid_argument) unless there are 1 to 64, at different servers and of
     /// one key prefix, and the options keep their bounds.
+    // NOLINTBEGIN(google-explicit-constructor): `QuorumLock lock{"name", {a, b, c}}` and the like.
     QuorumClient(std::initializer_list<RedisClient> clients, QuorumOptions options = {})
         : QuorumClient{std::vector<RedisClient>(clients), std::move(options)} {}
     QuorumClient(std::span<const RedisClient> clients, QuorumOptions options = {})
@@ -63,6 +64,7 @@ class QuorumClient {
                        std::move(options)} {}
     QuorumClient(std::vector<RedisClient> clients, QuorumOptions options = {})
         : root_{std::make_shared<Root>(std::move(clients), std::move(options))} {}
+    // NOLINTEND(google-explicit-constructor)
 
     [[nodiscard]] const std::vector<RedisClient>& clients() const noexcept {
         return root_->clients;

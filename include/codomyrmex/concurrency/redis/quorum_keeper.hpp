@@ -132,6 +132,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
     /// Sends `bytes` to a node. `then(exchange)`: called once when it has ended, under the lock, by
     /// whatever thread; must not throw but for want of memory.
     template <class Then>
+    // NOLINTNEXTLINE(performance-unnecessary-value-param): it is moved on.
     void send(std::size_t number, std::string bytes, Deadline deadline, bool repeat, Then then,
               bool corked = false) {
         Node& node = *nodes_[number];
@@ -252,7 +253,8 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
 
     /// Gives `tenure` back to every node that may have its key, and does not wait. Once only.
     /// `release`: where the answers are counted, or null.
-    void release(const std::shared_ptr<QuorumTenure>& tenure, std::shared_ptr<Release> release) {
+    void release(const std::shared_ptr<QuorumTenure>& tenure,
+                 const std::shared_ptr<Release>& release) {
         {
             const std::lock_guard guard{mutex_};
             schedule_.remove(*tenure);
