@@ -83,7 +83,8 @@ class [[nodiscard]] Guard {
     [[nodiscard]] bool owns_lock() const noexcept { return static_cast<bool>(entry_); }
     [[nodiscard]] explicit operator bool() const noexcept { return owns_lock(); }
 
-    /// Ends the hold; does nothing when empty. Cost: where holds are leases, one round trip.
+    /// Ends the hold; does nothing when empty. Cost: nothing that is waited for, where the lease
+    /// has a quiet verb, as those over Redis have; else one round trip.
     void unlock() noexcept {
         if (!entry_) return;
         std::error_code ignored;

@@ -122,6 +122,9 @@ class LockManager {
     // other: who has to wait holds none of them meanwhile. One deadline is for all. A name that
     // comes twice is taken once; the guard over no names owns nothing and is true, as
     // std::scoped_lock<>.
+    //
+    // Cost: over Redis one round trip to try all, and one write to give them back. Where one of
+    // them is held elsewhere: another round trip when that one has come free.
 
     multi_guard_type lock_all(const LockNames& names, OnError error = {}) {
         return error.run(

@@ -152,6 +152,8 @@ class RedisClient {
     }
 
     /// Tries several locks at once, without waiting for a holder. Requires: they differ.
+    /// Returns: for each its hold, or none and whether the server's answer says why.
+    /// Throws: std::bad_alloc; what was obtained until then is given back.
     /// Cost: one round trip for all.
     [[nodiscard]] std::vector<redis::ClientCore::Tried> try_acquire_all(
         const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities) {
