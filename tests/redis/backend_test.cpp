@@ -13,7 +13,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -22,20 +21,8 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::eventually;
 using test_support::RedisServer;
-
-namespace {
-
-bool eventually(const std::function<bool()>& condition) {
-    const Deadline deadline = Deadline::after(20s);
-    while (!condition()) {
-        if (deadline.expired()) return false;
-        std::this_thread::sleep_for(1ms);
-    }
-    return true;
-}
-
-}  // namespace
 
 TEST_CASE("managers of two clients exclude each other, name by name") {
     RedisServer server;

@@ -9,13 +9,13 @@
 #include "support/catch2.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
+#include "support/threads.hpp"
 
 #include <hiredis/hiredis.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -27,21 +27,13 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::eventually;
 using test_support::Process;
 using test_support::RedisServer;
 
 namespace {
 
 const std::string key = "codomyrmex:rw:{config}";
-
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit = 20s) {
-    const Deadline deadline = Deadline::after(limit);
-    while (!condition()) {
-        if (deadline.expired()) return false;
-        std::this_thread::sleep_for(1ms);
-    }
-    return true;
-}
 
 long long holders(RedisServer& server) {
     return server.command({"ZCARD", key}).number;

@@ -10,12 +10,12 @@
 #include "support/catch2.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
+#include "support/threads.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -26,21 +26,13 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::eventually;
 using test_support::Process;
 using test_support::RedisServer;
 
 namespace {
 
 const std::string key = "codomyrmex:sem:{pool}";
-
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit = 20s) {
-    const Deadline deadline = Deadline::after(limit);
-    while (!condition()) {
-        if (deadline.expired()) return false;
-        std::this_thread::sleep_for(1ms);
-    }
-    return true;
-}
 
 long long out(RedisServer& server) {
     return server.command({"ZCARD", key}).number;
