@@ -124,7 +124,7 @@ class QuorumCore {
             const bool ours = end(hold);
             std::shared_ptr<QuorumKeeper::Release> release;
             if (ours) release = make_release(hold, nullptr);
-            keeper_->release(tenure, std::move(release));
+            keeper_->release(tenure, release);
             keeper_->wake_waiter(tenure->identity().lock_key);
             return ours ? Released::ours : Released::lost;
         } catch (const std::exception& error) {
