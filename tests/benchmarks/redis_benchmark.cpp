@@ -36,18 +36,18 @@ class ScriptedLock {
     }
 
     void lock() {
-        const auto answer = connection_.command<13>(
+        const auto answer = connection_.command<14>(
             {"EVALSHA", redis::acquire_script.sha1, "3", "{raw}", "{raw}:fence", "{raw}:queue",
-             token, "30000", "host:1:1", "", "1", "codomyrmex:", ""});
-        if (answer->elements != 4 || answer->element[0]->integer != 1) {
+             token, "30000", "host:1:1", "", "1", "codomyrmex:", "", "1a2b"});
+        if (!RawConnection::text(answer).starts_with("1 ")) {
             RawConnection::fail("not acquired");
         }
     }
     void unlock() {
-        const auto answer =
-            connection_.command<9>({"EVALSHA", redis::release_script.sha1, "3", "{raw}",
-                                    "{raw}:fence", "{raw}:queue", token, "codomyrmex:", ""});
-        if (answer->integer != 1) RawConnection::fail("not released");
+        const auto answer = connection_.command<10>({"EVALSHA", redis::release_script.sha1, "3",
+                                                     "{raw}", "{raw}:fence", "{raw}:queue", token,
+                                                     "codomyrmex:", "", "1a2c"});
+        if (RawConnection::text(answer) != "1 1a2c") RawConnection::fail("not released");
     }
 
   private:

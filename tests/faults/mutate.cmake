@@ -33,15 +33,15 @@ endfunction()
 
 if(MUTANT STREQUAL "plain_del")
     # Whoever holds it: a release deletes it.
-    mutate(${redis}/scripts.hpp "if holder and not ours then return {0, number} end" "ours = true")
+    mutate(${redis}/scripts.hpp "if holder and not ours then return say(0, number) end" "ours = true")
 elseif(MUTANT STREQUAL "validity_from_reply")
     mutate(${redis}/acquisition.hpp "acquired->fences, answer.sent, options().ttl"
            "acquired->fences, detail::BootClock::now(), options().ttl")
 elseif(MUTANT STREQUAL "constant_fence")
     mutate(${redis}/scripts.hpp "    local first = now\n"
            "    if true then return '1700000000000000000', block end\n    local first = now\n")
-    mutate(${redis}/scripts.hpp "return {1, now, now, 1, number}"
-           "return {1, now, '1700000000000000000', 1, number}")
+    mutate(${redis}/scripts.hpp "return '1 ' .. now .. ' ' .. now .. ' 1 '"
+           "return '1 ' .. now .. ' 1700000000000000000 1 '")
 elseif(MUTANT STREQUAL "fence_stands")
     # From thread to thread.
     mutate(${redis}/hold.hpp "return next_fence_++" "return next_fence_")
@@ -53,10 +53,11 @@ elseif(MUTANT STREQUAL "late_reply_accepted")
     # The reply to a request that was given up goes to the next one.
     mutate(${redis}/request_queue.hpp "        request->abandoned = true"
            "        std::erase(sent_, request)")
-    mutate(${redis}/commands.hpp "if (reply.elements.back().as_text() != text()) return false;" "")
+    mutate(${redis}/commands.hpp "!reply.text.ends_with(text())) return false;"
+           "reply.text.size() <= size_) return false;")
 elseif(MUTANT STREQUAL "waiter_stays")
-    mutate(${redis}/scripts.hpp "    return {1, number}\nend\nredis.call('ZREM', queue, waiter)"
-           "    return {1, number}\nend\nredis.call('ZREM', queue, '')")
+    mutate(${redis}/scripts.hpp "    return '1 ' .. number\nend\nredis.call('ZREM', queue, waiter)"
+           "    return '1 ' .. number\nend\nredis.call('ZREM', queue, '')")
 elseif(MUTANT STREQUAL "grant_from_receipt")
     mutate(${redis}/grant.hpp "grant.since = std::min(received, asked + waited)"
            "grant.since = std::max(received, asked)")
@@ -72,13 +73,11 @@ elseif(MUTANT STREQUAL "child_is_parent")
 elseif(MUTANT STREQUAL "renewal_revives")
     # Whoever holds it: a renewal makes it ours.
     mutate(${redis}/scripts.hpp
-           "if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now, ARGV[4]} end"
+           "if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return say(0, now, ARGV[4]) end"
            "redis.call('SET', KEYS[1], ARGV[1] .. ' again', 'PX', ARGV[2])")
 elseif(MUTANT STREQUAL "no_expiry")
-    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\nreturn {1, now, fence, drawn, number}"
-           "'NX')\nreturn {1, now, fence, drawn, number}")
-    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\n        return {1, now, now, 1, number}"
-           "'NX')\n        return {1, now, now, 1, number}")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\nreturn say(" "'NX')\nreturn say(")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ARGV[2])" "'NX')")
 else()
     message(FATAL_ERROR "no such mutant: ${MUTANT}")
 endif()

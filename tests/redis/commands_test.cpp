@@ -57,13 +57,6 @@ Reply text(std::string of) {
     return reply;
 }
 
-Reply array(std::vector<Reply> of) {
-    Reply reply;
-    reply.type = Reply::Type::array;
-    reply.elements = std::move(of);
-    return reply;
-}
-
 }  // namespace
 
 TEST_CASE("An acquire has its keys, and its arguments in the order that the script reads") {
@@ -189,16 +182,23 @@ TEST_CASE("A reply is that of a request if it ends with the request's number") {
     const RequestNumber copy = mine;
     CHECK(copy.text() == "abc");
 
-    Reply reply = array({text("1"), text("abc")});
+    Reply reply = text("1 2 abc");
     REQUIRE(mine.take_from(reply));
-    CHECK(reply.elements.size() == 1);
+    CHECK(reply.text == "1 2");
     CHECK_FALSE(mine.take_from(reply));
 
-    Reply of_another = array({text("1"), text("abd")});
-    CHECK_FALSE(mine.take_from(of_another));
-    CHECK(of_another.elements.size() == 2);
     Reply echo = text("abc");
     CHECK(mine.take_from(echo));
-    for (Reply none : {array({}), text("ab"), Reply{}})
+    CHECK(echo.text.empty());
+    Reply status = text("1 abc");
+    status.type = Reply::Type::status;
+    Reply error = text("ERR abc");
+    error.type = Reply::Type::error;
+    for (Reply none : {text("1 abd"), text("1 2abc"), text("abc 1"), text("ab"), text(""), status,
+                       error, Reply{}}) {
+        CAPTURE(none.text);
+        const std::string before = none.text;
         CHECK_FALSE(mine.take_from(none));
+        CHECK(none.text == before);
+    }
 }

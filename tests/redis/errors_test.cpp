@@ -330,7 +330,7 @@ TEST_CASE("nonsense in place of a reply drops the connection, and the lock is ha
     FaultProxy proxy{server.url()};
     for (const std::string bytes :
          {"nonsense\r\n", "+OK\r\n", ":7\r\n", "*0\r\n", "*3\r\n:1\r\n$1\r\nx\r\n$1\r\ny\r\n",
-          "*3\r\n:5\r\n:1\r\n:2\r\n", "$99999999999999\r\n", "*-7\r\n", "$-1\r\n"}) {
+          "$9\r\n1 2 3 4 5\r\n", "$99999999999999\r\n", "*-7\r\n", "$-1\r\n"}) {
         CAPTURE(bytes);
         proxy.clear();
         proxy.add(Fault::replace_reply(bytes).on("EVAL"));

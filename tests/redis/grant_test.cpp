@@ -9,11 +9,9 @@
 
 #include <chrono>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 namespace {
 
@@ -21,30 +19,14 @@ using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
 
 constexpr BootTime start{1h};
-constexpr std::string_view stamp = "1700000000123456000";
-constexpr std::string_view fence = "1700000000123456001";
 constexpr std::uint64_t fence_number = 1'700'000'000'123'456'001;
 
 const ServerTime server_start{1'700'000'000s};
-
-Reply integer(std::int64_t value) {
-    Reply reply;
-    reply.type = Reply::Type::integer;
-    reply.integer = value;
-    return reply;
-}
 
 Reply text(std::string_view bytes) {
     Reply reply;
     reply.type = Reply::Type::string;
     reply.text = bytes;
-    return reply;
-}
-
-Reply array(std::vector<Reply> elements) {
-    Reply reply;
-    reply.type = Reply::Type::array;
-    reply.elements = std::move(elements);
     return reply;
 }
 
@@ -171,14 +153,14 @@ TEST_CASE("A stamp is 19 digits, nothing else, and not zero") {
 }
 
 TEST_CASE("An acquire's answer says granted, held or late") {
-    const auto granted = read_acquire(array({integer(1), text(stamp), text(fence), integer(33)}));
+    const auto granted = read_acquire(text("1 1700000000123456000 1700000000123456001 33"));
     REQUIRE(granted.has_value());
     CHECK(granted->outcome == AcquireAnswer::Outcome::granted);
     CHECK(granted->time == ServerTime{1'700'000'000'123'456'000ns});
     CHECK(granted->fence == fence_number);
     CHECK(granted->fences == 33);
 
-    const auto held = read_acquire(array({integer(0), text(stamp), integer(4), integer(2500)}));
+    const auto held = read_acquire(text("0 1700000000123456000 4 2500"));
     REQUIRE(held.has_value());
     CHECK(held->outcome == AcquireAnswer::Outcome::held);
     CHECK(held->rank == 4);
@@ -186,7 +168,7 @@ TEST_CASE("An acquire's answer says granted, held or late") {
     CHECK(held->time == to_server_time(1'700'000'000'123'456'000));
     CHECK(held->fence == 0);
 
-    const auto late = read_acquire(array({integer(2), text(stamp), text(""), integer(0)}));
+    const auto late = read_acquire(text("2 1700000000123456000"));
     REQUIRE(late.has_value());
     CHECK(late->outcome == AcquireAnswer::Outcome::late);
     CHECK(late->time == to_server_time(1'700'000'000'123'456'000));
@@ -194,68 +176,120 @@ TEST_CASE("An acquire's answer says granted, held or late") {
 }
 
 TEST_CASE("What a server says of ranks and times is bounded before it is reckoned with") {
-    constexpr auto most = std::numeric_limits<std::int64_t>::max();
-    constexpr auto least = std::numeric_limits<std::int64_t>::min();
-    const auto high = read_acquire(array({integer(0), text(stamp), integer(most), integer(most)}));
+    const auto high =
+        read_acquire(text("0 1700000000123456000 9223372036854775807 9223372036854775807"));
     REQUIRE(high.has_value());
     CHECK(high->rank == 1'000'000);
     CHECK(high->left == 24h * 365);
-    const auto low = read_acquire(array({integer(0), text(stamp), integer(least), integer(least)}));
+    const auto low =
+        read_acquire(text("0 1700000000123456000 -9223372036854775808 -9223372036854775808"));
     REQUIRE(low.has_value());
     CHECK(low->rank == -1);
     CHECK(low->left == 0ms);
 }
 
 TEST_CASE("What the acquire script does not answer is nothing") {
-    const Reply good_time = text(stamp);
-    const Reply good_fence = text(fence);
-    Reply status = text("OK");
-    status.type = Reply::Type::status;
-    Reply error = text("ERR");
-    error.type = Reply::Type::error;
-    for (const Reply& bad : {Reply{},
-                             integer(1),
-                             status,
-                             error,
-                             array({}),
-                             array({integer(1), good_time, good_fence}),
-                             array({integer(1), good_time, good_fence, integer(1), integer(1)}),
-                             array({text("1"), good_time, good_fence, integer(1)}),
-                             array({integer(3), good_time, good_fence, integer(1)}),
-                             array({integer(-1), good_time, good_fence, integer(1)}),
-                             array({integer(1), text("12"), good_fence, integer(1)}),
-                             array({integer(1), integer(12), good_fence, integer(1)}),
-                             array({integer(1), good_time, text("7"), integer(1)}),
-                             array({integer(1), good_time, integer(7), integer(1)}),
-                             array({integer(1), good_time, good_fence, integer(0)}),
-                             array({integer(1), good_time, good_fence, integer(-1)}),
-                             array({integer(1), good_time, good_fence, text("1")}),
-                             array({integer(0), good_time, text("1"), integer(1)}),
-                             array({integer(0), good_time, integer(1), Reply{}}),
-                             array({integer(2), Reply{}, text(""), integer(0)})}) {
-        CAPTURE(bad.describe());
-        CHECK_FALSE(read_acquire(bad).has_value());
+    for (const std::string_view bad : {"",
+                                       "1",
+                                       "1 ",
+                                       "1 1700000000123456000",
+                                       "1 1700000000123456000 1700000000123456001",
+                                       "1 1700000000123456000 1700000000123456001 ",
+                                       "1 1700000000123456000 1700000000123456001 1 1",
+                                       "one 1700000000123456000 1700000000123456001 1",
+                                       "3 1700000000123456000 1700000000123456001 1",
+                                       "-1 1700000000123456000 1700000000123456001 1",
+                                       "1 12 1700000000123456001 1",
+                                       "1 1700000000123456000 7 1",
+                                       "1 1700000000123456000 1700000000123456001 0",
+                                       "1 1700000000123456000 1700000000123456001 -1",
+                                       "1 1700000000123456000 1700000000123456001 1x",
+                                       "1  1700000000123456000 1700000000123456001 1",
+                                       "0 1700000000123456000 x 1",
+                                       "0 1700000000123456000 1",
+                                       "0 1700000000123456000 1 ",
+                                       "0 1700000000123456000 1 1 1",
+                                       "0 1700000000123456000 1 99999999999999999999",
+                                       "2",
+                                       "2 17",
+                                       "2 1700000000123456000 0"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_acquire(text(bad)).has_value());
+    }
+    for (const auto type : {Reply::Type::nil, Reply::Type::status, Reply::Type::error,
+                            Reply::Type::integer, Reply::Type::array}) {
+        Reply other = text("1 1700000000123456000 1700000000123456001 33");
+        other.type = type;
+        CAPTURE(other.describe());
+        CHECK_FALSE(read_acquire(other).has_value());
     }
 }
 
 TEST_CASE("A renewal's answer says lost, renewed, wanted or late, and the server's time") {
     using Outcome = RenewAnswer::Outcome;
-    for (const auto& [number, outcome] :
-         {std::pair{0, Outcome::lost}, std::pair{1, Outcome::renewed},
-          std::pair{2, Outcome::wanted}, std::pair{3, Outcome::late}}) {
-        CAPTURE(number);
-        const auto answer = read_renew(array({integer(number), text(stamp)}));
+    for (const auto& [words, outcome] : {std::pair{"0 1700000000123456000", Outcome::lost},
+                                         std::pair{"1 1700000000123456000", Outcome::renewed},
+                                         std::pair{"2 1700000000123456000", Outcome::wanted},
+                                         std::pair{"3 1700000000123456000", Outcome::late}}) {
+        CAPTURE(words);
+        const auto answer = read_renew(text(words));
         REQUIRE(answer.has_value());
         CHECK(answer->outcome == outcome);
         CHECK(answer->time == to_server_time(1'700'000'000'123'456'000));
     }
-    for (const Reply& bad :
-         {Reply{}, integer(1), array({}), array({integer(1)}),
-          array({integer(1), text(stamp), integer(1)}), array({integer(4), text(stamp)}),
-          array({integer(-1), text(stamp)}), array({text("1"), text(stamp)}),
-          array({integer(1), text("x")}), array({integer(1), integer(1)})}) {
-        CAPTURE(bad.describe());
-        CHECK_FALSE(read_renew(bad).has_value());
+    for (const std::string_view bad :
+         {"", "1", "1 1700000000123456000 1", "4 1700000000123456000", "-1 1700000000123456000",
+          "x 1700000000123456000", "1 x", "1 1"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_renew(text(bad)).has_value());
+    }
+    CHECK_FALSE(read_renew(Reply{}).has_value());
+}
+
+TEST_CASE("A release's answer says whether it was ours, and whether to call again") {
+    for (const int bits : {0, 1, 2, 3}) {
+        CAPTURE(bits);
+        const auto answer = read_release(text(std::to_string(bits)));
+        REQUIRE(answer.has_value());
+        CHECK(answer->ours == (bits % 2 == 1));
+        CHECK(answer->more == (bits >= 2));
+    }
+    for (const std::string_view bad : {"", "4", "-1", "x", "1 1", "1x"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_release(text(bad)).has_value());
+    }
+    CHECK_FALSE(read_release(Reply{}).has_value());
+}
+
+TEST_CASE("A conversion's answer says lost, converted or that there is no room") {
+    using Outcome = ReweighAnswer::Outcome;
+    const auto converted = read_reweigh(text("1 1700000000123456000 1700000000123456001 1"));
+    REQUIRE(converted.has_value());
+    CHECK(converted->outcome == Outcome::converted);
+    CHECK(converted->fence == fence_number);
+    CHECK(converted->time == to_server_time(1'700'000'000'123'456'000));
+    const auto lost = read_reweigh(text("0 1700000000123456000"));
+    REQUIRE(lost.has_value());
+    CHECK(lost->outcome == Outcome::lost);
+    const auto no_room = read_reweigh(text("3 1700000000123456000"));
+    REQUIRE(no_room.has_value());
+    CHECK(no_room->outcome == Outcome::no_room);
+    for (const std::string_view bad :
+         {"", "1", "1 1700000000123456000", "1 1700000000123456000 7 1",
+          "1 1700000000123456000 1700000000123456001", "2 1700000000123456000",
+          "1 1700000000123456000 1700000000123456001 2", "0 1700000000123456000 1", "0 x"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_reweigh(text(bad)).has_value());
+    }
+}
+
+TEST_CASE("A resize's answer says how many there were, or that it came too late") {
+    CHECK(read_resize(text("0")) == 0);
+    CHECK(read_resize(text("1000000")) == 1'000'000);
+    CHECK(read_resize(text("-1")) == -1);
+    for (const std::string_view bad : {"", "-2", "x", "1 1"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(read_resize(text(bad)).has_value());
     }
 }
 

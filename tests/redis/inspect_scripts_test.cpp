@@ -30,7 +30,9 @@ RedisReply eval(RedisServer& server, const Script& script, const std::vector<std
 const std::vector<std::string> keys{main_key, main_key + ":fence", main_key + ":queue"};
 
 RedisReply acquire(RedisServer& server, const std::string& token) {
-    return eval(server, acquire_script, keys, {token, "30000", "host:1:2", "", "1", "p:", ""});
+    return eval(server, acquire_script, keys,
+                {token, "30000", "host:1:2", "", "1", "p:", "", "number"})
+        .answer_to("number");
 }
 
 }  // namespace

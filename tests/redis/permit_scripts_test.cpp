@@ -73,14 +73,7 @@ struct Bench {
                       keys.fence_key, keys.queue_key,           keys.meta_key};
         words.insert(words.end(), arguments.begin(), arguments.end());
         words.emplace_back("number");
-        RedisReply reply = server.command(words);
-        CAPTURE(reply.text);
-        if (!reply.is_error()) {
-            REQUIRE_FALSE(reply.elements.empty());
-            CHECK(reply.elements.back().text == "number");
-            reply.elements.pop_back();
-        }
-        return reply;
+        return server.command(words).answer_to("number");
     }
 
     static std::string waiter_of(const std::string& token, int weight, long long ms = 1000) {

@@ -22,6 +22,7 @@
 #include <mutex>
 #include <netinet/in.h>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -44,6 +45,30 @@ struct RedisReply {
 
     [[nodiscard]] bool is_nil() const noexcept { return kind == Kind::nil; }
     [[nodiscard]] bool is_error() const noexcept { return kind == Kind::error; }
+
+    /// With the words of its text as elements, each with its number if it is one.
+    [[nodiscard]] RedisReply split() const {
+        RedisReply words = *this;
+        std::istringstream stream{text};
+        RedisReply word;
+        word.kind = Kind::string;
+        while (stream >> word.text) {
+            word.number = std::strtoll(word.text.c_str(), nullptr, 10);
+            words.elements.push_back(word);
+        }
+        return words;
+    }
+    /// The same for the answer to a request that called itself `name`, which is taken off.
+    /// Throws: std::runtime_error if it does not end with that. An error stays as it is.
+    [[nodiscard]] RedisReply answer_to(const std::string& name) const {
+        if (is_error()) return *this;
+        if (kind != Kind::string || !text.ends_with(' ' + name)) {
+            throw std::runtime_error{"an answer without its number: '" + text + "'"};
+        }
+        RedisReply answer = *this;
+        answer.text.resize(text.size() - name.size() - 1);
+        return answer.split();
+    }
 
     static RedisReply from(const redisReply& raw) {
         RedisReply reply;

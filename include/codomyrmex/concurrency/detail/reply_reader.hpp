@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// hiredis, behind two small things: a function that formats a command and a reader that builds our
-// Reply from bytes. Nothing else of hiredis is used, and nothing above connection.hpp sees it.
+// The server's protocol: a function that formats a command, and hiredis behind a reader that builds
+// our Reply from bytes. Nothing else of hiredis is used, and nothing above connection.hpp sees it.
 
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REPLY_READER_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_REPLY_READER_HPP
@@ -11,13 +11,13 @@
 #include <hiredis/hiredis.h>
 
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <exception>
 #include <memory>
 #include <new>
 #include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,24 +37,29 @@ inline void require_matching_hiredis() noexcept {
 #endif
 }
 
-/// Appends `command` in the server's wire format to `output`. Any bytes may stand in it.
-/// Requires: 1 to 16 words. Throws: std::bad_alloc; std::length_error for more words.
+/// Appends `command` in the server's wire format to `output`. Any bytes may stand in it. (What
+/// hiredis has for this prints each length with vsprintf(), which takes a quarter of the time that
+/// a request costs its process.)
+/// Throws: std::bad_alloc.
 inline void format_command(std::span<const std::string_view> command, std::string& output) {
-    constexpr std::size_t most_words = 16;
-    if (command.size() > most_words) throw std::length_error("a command of too many words");
-    std::array<const char*, most_words> words{};
-    std::array<std::size_t, most_words> sizes{};
-    for (std::size_t i = 0; i < command.size(); ++i) {
-        words[i] = command[i].data();
-        sizes[i] = command[i].size();
+    const auto head = [&output](char kind, std::size_t count) {
+        std::array<char, 24> text{};
+        char* end = text.data();
+        *end++ = kind;
+        end = std::to_chars(end, text.data() + text.size() - 2, count).ptr;
+        *end++ = '\r';
+        *end++ = '\n';
+        output.append(text.data(), end);
+    };
+    std::size_t size = 16;
+    for (const std::string_view word : command)
+        size += word.size() + 16;
+    output.reserve(output.size() + size);
+    head('*', command.size());
+    for (const std::string_view word : command) {
+        head('$', word.size());
+        output.append(word).append("\r\n");
     }
-    char* formatted = nullptr;
-    const auto size = ::redisFormatCommandArgv(&formatted, static_cast<int>(command.size()),
-                                               words.data(), sizes.data());
-    if (size < 0) throw std::bad_alloc();
-    const std::unique_ptr<char, decltype(&::redisFreeCommand)> owner{formatted,
-                                                                     &::redisFreeCommand};
-    output.append(formatted, static_cast<std::size_t>(size));
 }
 
 /// The callbacks by which redisReader builds a redis::Reply. They return null to refuse, which the

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -59,9 +60,7 @@ class Caller {
                              const std::stop_token& stop = {}) {
         constexpr bool numbered = std::is_invocable_v<Make&, Call, BootTime, RequestNumber>;
         Answer answer;
-        Backoff backoff{
-            std::chrono::milliseconds{100},
-            static_cast<std::uint64_t>(detail::BootClock::now().time_since_epoch().count())};
+        std::optional<Backoff> backoff;
         Call call = keeper_.how_to_call(script);
         for (;;) {
             const auto patience = std::min<std::chrono::nanoseconds>(
@@ -107,7 +106,11 @@ class Caller {
             if (step == Retry::Step::send_body && std::exchange(call, Call::body) != Call::body) {
                 continue;
             }
-            const std::chrono::nanoseconds pause = backoff.next();
+            if (!backoff) {
+                backoff.emplace(std::chrono::milliseconds{100},
+                                static_cast<std::uint64_t>(give_up.time_since_epoch().count()));
+            }
+            const std::chrono::nanoseconds pause = backoff->next();
             if (pause >= deadline.remaining() || stop.stop_requested()) return answer;
             std::this_thread::sleep_for(pause);
         }

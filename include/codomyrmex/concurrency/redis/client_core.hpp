@@ -366,7 +366,7 @@ class ClientCore {
     /// Changes how many permits the semaphore has. Returns: how many it had; 0 if it was unknown.
     /// Throws: LockError.
     std::uint64_t resize(const LockIdentity& identity, std::uint64_t capacity, Deadline deadline) {
-        std::int64_t old = 0;
+        std::optional<std::int64_t> old;
         const Answer answer = caller_.run(
             resize_script, caller_.limit(deadline),
             [&](Call call, BootTime give_up, RequestNumber number) {
@@ -374,17 +374,16 @@ class ClientCore {
                                       keeper_->clock.at(give_up), number);
             },
             [&](const Reply& reply) {
-                if (reply.type != Reply::Type::array || reply.elements.size() != 1) return false;
-                old = reply.elements[0].as_integer().value_or(-2);
-                return old >= -1;
+                old = read_resize(reply);
+                return old.has_value();
             });
-        if (answer.ok && old == -1) {
+        if (answer.ok && *old == -1) {
             throw LockError(LockErrc::backend_unavailable,
                             keeper_->endpoint.to_string() + ": the resizing of '" + identity.name +
                                 "' was executed too late");
         }
         if (!answer.ok) throw caller_.failure(answer, "cannot resize '" + identity.name + '\'');
-        return static_cast<std::uint64_t>(old);
+        return static_cast<std::uint64_t>(*old);
     }
 
   private:

@@ -58,13 +58,13 @@ class RequestNumber {
     }
     [[nodiscard]] std::string_view text() const noexcept { return {text_.data(), size_}; }
 
-    /// Whether `reply` repeats it, as the whole or the last of it; it is then taken off, so that
-    /// the script's answer is left.
+    /// Whether `reply` repeats it, as its last word; it is then taken off, so that the answer is
+    /// left.
     [[nodiscard]] bool take_from(Reply& reply) const {
-        if (reply.type == Reply::Type::string) return reply.text == text();
-        if (reply.type != Reply::Type::array || reply.elements.empty()) return false;
-        if (reply.elements.back().as_text() != text()) return false;
-        reply.elements.pop_back();
+        if (reply.type != Reply::Type::string || !reply.text.ends_with(text())) return false;
+        std::size_t left = reply.text.size() - size_;
+        if (left != 0 && reply.text[--left] != ' ') return false;
+        reply.text.resize(left);
         return true;
     }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// One socket to a Redis server. hiredis formats the commands and parses the replies; the socket is
-// ours: non-blocking, with absolute deadlines that no signal and no slow drip of bytes can
-// stretch, and without SIGPIPE. (A hiredis context answers the next command with the late reply of
-// one that timed out; here any doubt about the order of replies closes the connection.) Not
-// thread-safe: pipeline.hpp and keeper.hpp decide who drives it. The only includer of hiredis.
+// One socket to a Redis server. hiredis parses the replies; the socket is ours, with absolute
+// deadlines that no signal and no slow drip of bytes can stretch, and without SIGPIPE. (A hiredis
+// context answers the next command with the late reply of one that timed out; here any doubt about
+// the order of replies closes the connection.) Not thread-safe: pipeline.hpp and keeper.hpp decide
+// who drives it. The only includer of hiredis.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_CONNECTION_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_CONNECTION_HPP
@@ -43,7 +43,7 @@ enum class Io : std::uint8_t {
 };
 
 /// A command in the server's wire format. Any bytes may stand in its words.
-/// Requires: 1 to 16 words. Throws: std::bad_alloc.
+/// Requires: at least one. Throws: std::bad_alloc.
 [[nodiscard]] inline std::string encode(std::span<const std::string_view> command) {
     std::string bytes;
     detail::format_command(command, bytes);

@@ -10,7 +10,6 @@
 #include <codomyrmex/concurrency/redis/reply.hpp>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <cstddef>
@@ -62,6 +61,46 @@ struct Grant {
     return ServerTime{std::chrono::nanoseconds{static_cast<std::int64_t>(stamp)}};
 }
 
+/// Words with single blanks between them, one after another.
+class Words {
+  public:
+    explicit Words(std::string_view text) noexcept : left_{text} {}
+
+    /// Empty if there are no more.
+    [[nodiscard]] std::string_view next() noexcept {
+        const std::size_t size = std::min(left_.find(' '), left_.size());
+        const std::string_view word = left_.substr(0, size);
+        left_.remove_prefix(std::min(size + 1, left_.size()));
+        return word;
+    }
+    /// The next one as a number; nothing if it is none.
+    [[nodiscard]] std::optional<std::int64_t> number() noexcept {
+        const std::string_view word = next();
+        std::int64_t value = 0;
+        const char* const end = word.data() + word.size();
+        const auto [stop, error] = std::from_chars(word.data(), end, value);
+        if (error != std::errc{} || stop != end) return std::nullopt;
+        return value;
+    }
+    /// The next one as read_stamp() takes it.
+    [[nodiscard]] std::optional<std::uint64_t> stamp() noexcept { return read_stamp(next()); }
+    [[nodiscard]] std::optional<ServerTime> time() noexcept {
+        const auto value = stamp();
+        return value ? std::optional{to_server_time(*value)} : std::nullopt;
+    }
+
+    [[nodiscard]] std::string_view rest() const noexcept { return left_; }
+    [[nodiscard]] bool over() const noexcept { return left_.empty(); }
+
+  private:
+    std::string_view left_;
+};
+
+/// The words of a script's answer; none, if `reply` is of another kind.
+[[nodiscard]] inline Words words_of(const Reply& reply) noexcept {
+    return Words{reply.type == Reply::Type::string ? reply.text : std::string_view{}};
+}
+
 /// What the acquire script answers.
 struct AcquireAnswer {
     enum class Outcome : std::uint8_t { granted, held, late };
@@ -76,30 +115,31 @@ struct AcquireAnswer {
 
 /// Returns: nothing for what the script does not answer.
 [[nodiscard]] inline std::optional<AcquireAnswer> read_acquire(const Reply& reply) {
-    if (reply.type != Reply::Type::array || reply.elements.size() != 4) return std::nullopt;
-    const auto kind = reply.elements[0].as_integer();
-    const auto time = read_stamp(reply.elements[1].as_text().value_or(""));
-    const auto last = reply.elements[3].as_integer();
-    if (!kind || !time || !last) return std::nullopt;
+    Words words = words_of(reply);
+    const auto kind = words.number();
+    const auto time = words.time();
+    if (!kind || !time) return std::nullopt;
     AcquireAnswer answer;
-    answer.time = to_server_time(*time);
+    answer.time = *time;
     if (*kind == 0) {
-        const auto rank = reply.elements[2].as_integer();
-        if (!rank) return std::nullopt;
+        const auto rank = words.number();
+        const auto left = words.number();
+        if (!rank || !left || !words.over()) return std::nullopt;
         constexpr std::int64_t year = std::int64_t{1000} * 86'400 * 365;
         answer.rank = std::clamp<std::int64_t>(*rank, -1, 1'000'000);
-        answer.left = std::chrono::milliseconds{std::clamp<std::int64_t>(*last, 0, year)};
-        return answer;
-    }
-    if (*kind == 2) {
+        answer.left = std::chrono::milliseconds{std::clamp<std::int64_t>(*left, 0, year)};
+    } else if (*kind == 1) {
+        const auto fence = words.stamp();
+        const auto fences = words.number();
+        if (!fence || !fences || *fences < 1 || !words.over()) return std::nullopt;
+        answer.outcome = AcquireAnswer::Outcome::granted;
+        answer.fence = *fence;
+        answer.fences = static_cast<std::uint64_t>(*fences);
+    } else if (*kind == 2 && words.over()) {
         answer.outcome = AcquireAnswer::Outcome::late;
-        return answer;
+    } else {
+        return std::nullopt;
     }
-    const auto fence = read_stamp(reply.elements[2].as_text().value_or(""));
-    if (*kind != 1 || !fence || *last < 1) return std::nullopt;
-    answer.outcome = AcquireAnswer::Outcome::granted;
-    answer.fence = *fence;
-    answer.fences = static_cast<std::uint64_t>(*last);
     return answer;
 }
 
@@ -113,14 +153,14 @@ struct RenewAnswer {
 
 /// Returns: nothing for what the script does not answer.
 [[nodiscard]] inline std::optional<RenewAnswer> read_renew(const Reply& reply) {
-    if (reply.type != Reply::Type::array || reply.elements.size() != 2) return std::nullopt;
-    const auto kind = reply.elements[0].as_integer();
-    const auto time = read_stamp(reply.elements[1].as_text().value_or(""));
-    if (!kind || !time || *kind < 0 || *kind > 3) return std::nullopt;
-    return RenewAnswer{static_cast<RenewAnswer::Outcome>(*kind), to_server_time(*time)};
+    Words words = words_of(reply);
+    const auto kind = words.number();
+    const auto time = words.time();
+    if (!kind || !time || *kind < 0 || *kind > 3 || !words.over()) return std::nullopt;
+    return RenewAnswer{static_cast<RenewAnswer::Outcome>(*kind), *time};
 }
 
-/// What the release script answers: {1} or {0}, and 2 more.
+/// What the release script answers: 1 or 0, and 2 more.
 struct ReleaseAnswer {
     bool ours = false;
     bool more = false;  ///< to be called again
@@ -128,9 +168,9 @@ struct ReleaseAnswer {
 
 /// Returns: nothing for what the script does not answer.
 [[nodiscard]] inline std::optional<ReleaseAnswer> read_release(const Reply& reply) {
-    if (reply.type != Reply::Type::array || reply.elements.size() != 1) return std::nullopt;
-    const auto bits = reply.elements[0].as_integer();
-    if (!bits || *bits < 0 || *bits > 3) return std::nullopt;
+    Words words = words_of(reply);
+    const auto bits = words.number();
+    if (!bits || *bits < 0 || *bits > 3 || !words.over()) return std::nullopt;
     return ReleaseAnswer{(*bits & 1) != 0, (*bits & 2) != 0};
 }
 
@@ -145,19 +185,31 @@ struct ReweighAnswer {
 
 /// Returns: nothing for what the script does not answer.
 [[nodiscard]] inline std::optional<ReweighAnswer> read_reweigh(const Reply& reply) {
-    if (reply.type != Reply::Type::array || reply.elements.size() != 4) return std::nullopt;
-    const auto kind = reply.elements[0].as_integer();
-    const auto time = read_stamp(reply.elements[1].as_text().value_or(""));
-    if (!kind || !time || (*kind != 0 && *kind != 1 && *kind != 3)) return std::nullopt;
+    Words words = words_of(reply);
+    const auto kind = words.number();
+    const auto time = words.time();
+    if (!kind || !time) return std::nullopt;
     ReweighAnswer answer;
-    answer.time = to_server_time(*time);
+    answer.time = *time;
+    if (*kind == 1) {
+        const auto fence = words.stamp();
+        if (!fence || words.number() != 1 || !words.over()) return std::nullopt;
+        answer.outcome = ReweighAnswer::Outcome::converted;
+        answer.fence = *fence;
+        return answer;
+    }
+    if ((*kind != 0 && *kind != 3) || !words.over()) return std::nullopt;
     if (*kind == 3) answer.outcome = ReweighAnswer::Outcome::no_room;
-    if (*kind != 1) return answer;
-    const auto fence = read_stamp(reply.elements[2].as_text().value_or(""));
-    if (!fence) return std::nullopt;
-    answer.outcome = ReweighAnswer::Outcome::converted;
-    answer.fence = *fence;
     return answer;
+}
+
+/// What the resize script answers: how many permits there were; -1 if it came too late.
+/// Returns: nothing for what the script does not answer.
+[[nodiscard]] inline std::optional<std::int64_t> read_resize(const Reply& reply) {
+    Words words = words_of(reply);
+    const auto old = words.number();
+    if (!old || *old < -1 || !words.over()) return std::nullopt;
+    return old;
 }
 
 /// A message that the server published to this process: "wanted <key>", "revoked <token> <key>", or
@@ -174,43 +226,34 @@ struct Message {
 
 /// Returns: nothing for what no script of ours publishes. The views point into `text`.
 [[nodiscard]] inline std::optional<Message> read_message(std::string_view text) {
-    const auto next = [&text] {
-        const std::size_t size = std::min(text.find(' '), text.size());
-        const std::string_view word = text.substr(0, size);
-        text.remove_prefix(std::min(size + 1, text.size()));
-        return word;
-    };
-    const auto number = [](std::string_view word) -> std::optional<std::int64_t> {
-        std::int64_t value = 0;
-        const char* const end = word.data() + word.size();
-        const auto [stop, error] = std::from_chars(word.data(), end, value);
-        if (error != std::errc{} || stop != end || value < 1) return std::nullopt;
-        return value;
-    };
+    Words words{text};
     Message message;
-    message.verb = next();
+    message.verb = words.next();
     if (message.verb == "wanted") {
-        message.key = text;
-        if (text.empty()) return std::nullopt;
+        message.key = words.rest();
+        if (message.key.empty()) return std::nullopt;
         return message;
     }
     if (message.verb != "grant" && message.verb != "revoked") return std::nullopt;
-    message.token = next();
+    message.token = words.next();
     if (message.verb == "revoked") {
-        message.key = text;
-        if (message.token.empty() || text.empty()) return std::nullopt;
+        message.key = words.rest();
+        if (message.token.empty() || message.key.empty()) return std::nullopt;
         return message;
     }
-    const auto fence = read_stamp(next());
-    const auto fences = number(next());
-    const auto time = read_stamp(next());
-    const auto ttl = number(next());
+    const auto fence = words.stamp();
+    const auto fences = words.number();
+    const auto time = words.time();
+    const auto ttl = words.number();
     constexpr std::int64_t day = std::int64_t{1000} * 86'400;
-    if (!fence || !fences || !time || !ttl || *ttl > day || text.empty()) return std::nullopt;
-    message.key = text;
+    if (!fence || !fences || *fences < 1 || !time || !ttl || *ttl < 1 || *ttl > day) {
+        return std::nullopt;
+    }
+    message.key = words.rest();
+    if (message.key.empty()) return std::nullopt;
     message.fence = *fence;
     message.fences = static_cast<std::uint64_t>(*fences);
-    message.time = to_server_time(*time);
+    message.time = *time;
     message.ttl = std::chrono::milliseconds{*ttl};
     return message;
 }

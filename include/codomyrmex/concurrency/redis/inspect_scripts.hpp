@@ -16,7 +16,7 @@ namespace codomyrmex::concurrency::redis {
 /// KEYS: the lock, its fence, its queue.
 /// Answers {server time, the holder's value or '', its remaining ms, the last fence or '', how many
 /// wait}. Error FOREIGNKEY: another type, or no expiry; neither is ours.
-inline constexpr auto look_body = join(lua_now, R"lua(local holder = redis.pcall('GET', KEYS[1])
+inline constexpr auto look_body = join(lua_time, R"lua(local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' then return redis.error_reply('FOREIGNKEY the lock key is no string') end
 local waiting = redis.call('ZCARD', KEYS[3])
 if not holder then return {now, '', 0, '', waiting} end
@@ -28,7 +28,7 @@ return {now, holder, left, redis.call('GET', KEYS[2]) or '', waiting}
 )lua");
 inline constexpr Script look_script{ScriptId::none,
                                     "look",
-                                    "36ffd238efd0a9d9c8bd89e9e1fd90b21731857e",
+                                    "201b1cb65e17a2cd4ce53cb8dfb02df152f854b3",
                                     {look_body.data(), look_body.size()}};
 
 /// Who holds what can have many holders: a sorted set of tokens by expiry, in microseconds of the
@@ -39,7 +39,7 @@ inline constexpr Script look_script{ScriptId::none,
 /// for each given holder, those first that end first: token, expiry, value or ''.
 /// Error FOREIGNKEY: another type; not ours.
 inline constexpr auto look_many_body =
-    join(lua_now, R"lua(local from = '(' .. string.sub(now, 1, 16)
+    join(lua_time, R"lua(local from = '(' .. string.sub(now, 1, 16)
 local found = redis.pcall('ZRANGE', KEYS[1], from, '+inf', 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
 if found.err then return redis.error_reply('FOREIGNKEY the key is no sorted set') end
 local answer = {now, redis.call('HGET', KEYS[4], 'capacity') or '', redis.call('GET', KEYS[2]) or '',
@@ -53,7 +53,7 @@ return answer
 )lua");
 inline constexpr Script look_many_script{ScriptId::none,
                                          "look_many",
-                                         "71c7fe7783215f258b3f54e22d443160961e53d4",
+                                         "082d638eb65f49ef005cc3d039b8a6181df2f7b1",
                                          {look_many_body.data(), look_many_body.size()}};
 
 /// Takes a lock from whoever holds it under this token, as that one's release would, and tells its
@@ -62,7 +62,7 @@ inline constexpr Script look_many_script{ScriptId::none,
 /// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels.
 /// Answers and idempotence as release's. Publishes "revoked <token> <key>".
 inline constexpr auto force_release_body =
-    join(lua_now, lua_draw, lua_first_alive, lua_pass_on,
+    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on,
          R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, prefix = ARGV[1], ARGV[2]
 redis.call('ZREM', queue, '')
@@ -79,7 +79,7 @@ return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 inline constexpr Script force_release_script{
     ScriptId::none,
     "force_release",
-    "c71bf6ebe2b4dc5387f6166a55f84d7ed07ae905",
+    "6f70fe40af4eb9e529b82f5ce19661055b4562e6",
     {force_release_body.data(), force_release_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

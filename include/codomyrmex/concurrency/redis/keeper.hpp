@@ -344,6 +344,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const BootTime now = detail::BootClock::now();
         BootTime until = std::min(schedule_.next_due(), now + std::chrono::hours{24});
         if (!timers_.empty()) until = std::min(until, timers_.begin()->first);
+        // What this thread was woken for may be over already, and the next of its kind is due
+        // later: to sleep no longer than that saves being woken for each of many brief leases.
+        if (expected_ > now) until = std::min(until, expected_);
         Deadline limit = std::min(Deadline::after(until - now), pump_at_);
         if (wants_subscription()) limit = std::min(limit, subscribe_at_);
         const bool open = subscriber_.state() == Subscriber::State::open;
@@ -394,7 +397,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         if (std::exchange(asleep_, false)) wake_file_.signal();
     }
     void wake_if_later(BootTime due) noexcept {
-        if (due < asleep_until_) wake();
+        if (due >= asleep_until_) return;
+        expected_ = due;
+        wake();
     }
 
     [[nodiscard]] bool wants_subscription() const noexcept {
@@ -725,6 +730,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     Deadline pump_at_ = Deadline::never();
     bool asleep_ = false;
     BootTime asleep_until_ = BootTime::max();
+    BootTime expected_{};  // when that is due for which the thread was woken last
     BootTime quiet_until_{};
 
     // Of the thread alone.

@@ -45,7 +45,7 @@ local function purge()
             redis.call('DEL', meta)
             if capacity then
                 redis.call('HSET', meta, 'capacity', capacity)
-                redis.call('PEXPIRE', meta, 172800000)
+                redis.call('PEXPIRE', meta, '172800000')
             end
         end
         return false, false
@@ -57,7 +57,7 @@ end
 local function expire()
     local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
     if last then redis.call('PEXPIREAT', set, string.format('%.0f', math.ceil(last / 1000))) end
-    redis.call('PEXPIRE', meta, 172800000)
+    redis.call('PEXPIRE', meta, '172800000')
 end
 local function keep(token, ttl)
     redis.call('ZADD', set, string.format('%.0f', micros + ttl * 1000), token)
@@ -104,12 +104,12 @@ end
 /// for people; the server time after which nothing is to be done, or empty; how many permits; the
 /// prefix of channels; the waiter, or empty to try only; how many permits there are in all; the
 /// request's number.
-/// Answers {1, server time, fence, 1}; or, not enough, {0, server time, how many wait before this
-/// one or -1, ms until a holder's time is over}; or, too late, {2, server time, '', 0}.
+/// Answers 1, server time, fence, 1; or, not enough, 0, server time, how many wait before this
+/// one or -1, ms until a holder's time is over; or, too late, 2, server time.
 /// Error FOREIGNKEY: holders without an expiry or a fence that is none; neither is ours.
 /// Error MISMATCH and how many: there are not as many permits in all as was said.
 inline constexpr auto acquire_permits_body =
-    join(lua_now, lua_draw, lua_stand, lua_first_alive, lua_permits, lua_admit,
+    join(lua_time, lua_words, lua_draw, lua_stand, lua_first_alive, lua_permits, lua_admit,
          R"lua(local token, ttl, text, not_after, weight, prefix, waiter, capacity, number =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if purge() then return foreign_set end
@@ -130,13 +130,13 @@ local function again()
     if not fence then return foreign_fence end
     keep(token, ttl)
     expire()
-    return {1, now, fence, 1, number}
+    return say(1, now, fence, 1, number)
 end
 if has() then return again() end
-if not_after ~= '' and now > not_after then return {2, now, '', 0, number} end
+if not_after ~= '' and now > not_after then return say(2, now, number) end
 if not stored then
     redis.call('HSET', meta, 'capacity', capacity)
-    redis.call('PEXPIRE', meta, 172800000)
+    redis.call('PEXPIRE', meta, '172800000')
 end
 local first = redis.call('ZRANGE', queue, 0, 0)[1]
 local outcome = 'none'
@@ -152,18 +152,18 @@ if (outcome == 'none' or outcome == 'self') and used() + weight <= tonumber(capa
     if not fence then return foreign_fence end
     if waiter ~= '' then redis.call('ZREM', queue, waiter) end
     if first then admit(prefix, '') end
-    return {1, now, fence, 1, number}
+    return say(1, now, fence, 1, number)
 end
 local rank = stand(queue, waiter)
 local soonest = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
 local left = 0
 if soonest and outcome ~= 'more' then left = math.ceil((soonest - micros) / 1000) end
-return {0, now, rank, left, number}
+return say(0, now, rank, left, number)
 )lua");
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "4c6258ab42ebd3871bafa1200bd20bfd2dd2ffeb",
+    "8fa85e6ec11463d4d6fb7b7ced3f9eb9508cb4cb",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -171,25 +171,25 @@ inline constexpr Script acquire_permits_script{
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: token; the prefix of channels;
 /// the waiter, or empty; the request's number.
-/// Answers {1} if there were any, else {0}; and 2 more if it should be called again.
+/// Answers 1 if there were any, else 0; and 2 more if it should be called again.
 inline constexpr auto release_permits_body =
-    join(lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
+    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
          R"lua(local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 redis.call('ZREM', queue, waiter)
 local foreign, more = purge()
-if foreign then return {0, number} end
+if foreign then return say(0, number) end
 local ours = redis.call('ZSCORE', set, token)
 if ours then
     remove(token)
     if not more then expire() end
 end
 if admit(prefix, '') == 'more' then more = true end
-return {(ours and 1 or 0) + (more and 2 or 0), number}
+return say((ours and 1 or 0) + (more and 2 or 0), number)
 )lua");
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "f14e6fd7f2ed589b1b08916373f6fc980f0cb5fa",
+    "eed3d310f9dbf5bfc19f0ae8d0fc97d751b30eed",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -197,19 +197,19 @@ inline constexpr Script release_permits_script{
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: token; time to live in ms; the
 /// server time after which nothing is to be done, or empty; the request's number.
 /// Answers as the renew script of a lock. Never brings a lease back.
-inline constexpr auto renew_permits_body =
-    join(lua_now, lua_draw, lua_permits, R"lua(redis.call('PEXPIRE', fence_key, 86400000)
+inline constexpr auto renew_permits_body = join(lua_time, lua_words, lua_draw, lua_permits,
+                                                R"lua(redis.call('PEXPIRE', fence_key, '86400000')
 local score = redis.call('ZSCORE', set, ARGV[1])
-if not score or tonumber(score) <= micros then return {0, now, ARGV[4]} end
-if ARGV[3] ~= '' and now > ARGV[3] then return {3, now, ARGV[4]} end
+if not score or tonumber(score) <= micros then return say(0, now, ARGV[4]) end
+if ARGV[3] ~= '' and now > ARGV[3] then return say(3, now, ARGV[4]) end
 keep(ARGV[1], ARGV[2])
 expire()
-return {redis.call('EXISTS', queue) + 1, now, ARGV[4]}
+return say(redis.call('EXISTS', queue) + 1, now, ARGV[4])
 )lua");
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "142ce57dd1f9183562ce8cabdb5799756268b991",
+    "d65f403aebaef99c29e4355ea42670f99ddfcaf0",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
@@ -219,31 +219,31 @@ inline constexpr Script renew_permits_script{
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: token; how many; the prefix of
 /// channels; a number that increases from conversion to conversion; the request's number.
-/// Answers {1, server time, fence, 1}, with a new fencing token; {0, server time, '', 0} if it has
-/// none; {3, server time, '', 0} if there is no room, or a later conversion came before.
+/// Answers 1, server time, fence, 1, with a new fencing token; 0, server time if it has none;
+/// 3, server time if there is no room, or a later conversion came before.
 inline constexpr auto reweigh_body = join(
-    lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
+    lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
     R"lua(local token, weight, prefix, order, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 redis.call('ZREM', queue, '')
 local entry = not purge() and redis.call('HGET', meta, token)
-if not entry then return {0, now, '', 0, number} end
+if not entry then return say(0, now, number) end
 if tonumber(redis.call('HGET', meta, token .. '#') or 0) > tonumber(order) then
-    return {3, now, '', 0, number}
+    return say(3, now, number)
 end
 local old, text = string.match(entry, '^(%d+)(.*)$')
 if used() - old + weight > tonumber(redis.call('HGET', meta, 'capacity') or 0) then
-    return {3, now, '', 0, number}
+    return say(3, now, number)
 end
 local fence = draw(fence_key, 1)
 if not fence then return foreign_fence end
 redis.call('HSET', meta, token, weight .. text, token .. '#', order)
 redis.call('HINCRBY', meta, 'used', string.format('%.0f', weight - old))
 admit(prefix, '')
-return {1, now, fence, 1, number}
+return say(1, now, fence, 1, number)
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "10c88af5f944bf744a3c65ffe0f5e0f7aa9f95fa",
+                                       "cbef7d0066b8fcef533cb3d22aeb72afaa229973",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
@@ -251,19 +251,20 @@ inline constexpr Script reweigh_script{ScriptId::reweigh,
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: how many; the prefix of channels;
 /// the server time after which nothing is to be done, or empty; the request's number.
-/// Answers {how many there were, or 0}; {-1} if it came too late.
-inline constexpr auto resize_body = join(lua_now, lua_draw, lua_first_alive, lua_permits, lua_admit,
-                                         R"lua(if purge() then return foreign_set end
-if ARGV[3] ~= '' and now > ARGV[3] then return {-1, ARGV[4]} end
+/// Answers how many there were, or 0; -1 if it came too late.
+inline constexpr auto resize_body =
+    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
+         R"lua(if purge() then return foreign_set end
+if ARGV[3] ~= '' and now > ARGV[3] then return say(-1, ARGV[4]) end
 local old = redis.call('HGET', meta, 'capacity')
 redis.call('HSET', meta, 'capacity', ARGV[1])
-redis.call('PEXPIRE', meta, 172800000)
+redis.call('PEXPIRE', meta, '172800000')
 admit(ARGV[2], '')
-return {tonumber(old or 0), ARGV[4]}
+return say(old or 0, ARGV[4])
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "11eb2e77c89bf24dd1b87bb5d8c3b80dfb320588",
+                                      "ac9ca3cd5dfc6b4fb5141709bf192c3689bc5766",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -68,18 +68,24 @@ template <std::size_t... Sizes>
 // Each script writes before it says "not enough" or "not yours", if only a removal that finds
 // nothing: a master that became a replica then answers READONLY instead of what it remembers.
 //
-// Each answers with an array, whose last element is the number that the request gave itself, where
-// it gave one: by it a client knows that the reply is its own.
+// Each answers with words in one string, for an array costs the server twice as much. The last is
+// the number that the request gave itself: by it a client knows that the reply is its own.
 //
 // Times and fences are decimal nanoseconds as strings of 19 digits, for Lua's numbers hold only 53
 // bits. Strings of one length compare as the numbers do.
 //
-// A call from Lua costs the server about as much as all else together, so the usual case stands in
-// front with as few of them as will do.
+// A call from Lua costs the server about as much as all else together, and each new string or
+// function some more, so the usual case stands in front with as few of them as will do.
 
-// Gives time (as the server's TIME does), now (19 digits) and is_token(value, token).
-inline constexpr char lua_now[] = R"lua(local time = redis.call('TIME')
+// Gives time (as the server's TIME does) and now (19 digits).
+inline constexpr char lua_time[] = R"lua(local time = redis.call('TIME')
 local now = time[1] .. string.sub('000000' .. time[2], -6) .. '000'
+)lua";
+
+// Gives say(...), the words of an answer, and is_token(value, token).
+inline constexpr char lua_words[] = R"lua(local function say(...)
+    return table.concat({...}, ' ')
+end
 local function is_token(value, token)
     return value and string.sub(value .. ' ', 1, #token + 1) == token .. ' '
 end
@@ -98,10 +104,10 @@ inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
     if last and last >= now then
         block = 1
         redis.call('INCRBY', key, 1)
-        redis.call('PEXPIRE', key, 86400000)
+        redis.call('PEXPIRE', key, '86400000')
         first = redis.call('GET', key)
     else
-        redis.call('SET', key, now, 'PX', 86400000)
+        redis.call('SET', key, now, 'PX', '86400000')
     end
     if block > 1 then redis.call('INCRBY', key, block - 1) end
     return first, block
@@ -122,7 +128,7 @@ inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter)
         if last then score = math.max(score, last + 1) end
         redis.call('ZADD', queue, string.format('%.0f', score), waiter)
     end
-    redis.call('PEXPIRE', queue, 60000)
+    redis.call('PEXPIRE', queue, '60000')
     return redis.call('ZRANK', queue, waiter)
 end
 )lua";
@@ -176,34 +182,33 @@ end
 /// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; text for people; the
 /// server time after which nothing is to be done, or empty; how many fencing tokens; the prefix of
 /// channels; the waiter, or empty to try only; the request's number.
-/// Answers {1, server time, fence, how many}; or, held by another, {0, server time, how many wait
-/// before this one or -1 if it does not wait, the holder's remaining ms}; or, too late,
-/// {2, server time, '', 0}.
+/// Answers 1, server time, fence, how many; or, held by another, 0, server time, how many wait
+/// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
+/// time.
 /// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body =
-    join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+inline constexpr auto acquire_body = join(
+    lua_time,
+    R"lua(if ARGV[5] == '1' and (ARGV[4] == '' or now <= ARGV[4]) and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
+    local last = redis.call('GET', KEYS[2])
+    if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
+        redis.call('SET', KEYS[2], now, 'PX', '86400000')
+        redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[2])
+        return '1 ' .. now .. ' ' .. now .. ' 1 ' .. ARGV[8]
+    end
+end
+local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, text, not_after, block, prefix, waiter, number =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 )lua",
-         lua_now, R"lua(local late = not_after ~= '' and now > not_after
-if block == '1' and not late and redis.call('EXISTS', lock, queue) == 0 then
-    local last = redis.call('GET', fence_key)
-    if not last or (#last == 19 and last < now and string.find(last, '^%d+$')) then
-        redis.call('SET', fence_key, now, 'PX', 86400000)
-        redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
-        return {1, now, now, 1, number}
-    end
-end
-)lua",
-         lua_draw, lua_stand, lua_first_alive, lua_pass_on,
-         R"lua(local holder = redis.call('GET', lock)
+    lua_words, lua_draw, lua_stand, lua_first_alive, lua_pass_on,
+    R"lua(local holder = redis.call('GET', lock)
 if is_token(holder, token) then
     local fence, drawn = draw(fence_key, block)
     if not fence then return foreign_fence end
     redis.call('PEXPIRE', lock, ttl)
-    return {1, now, fence, drawn, number}
+    return say(1, now, fence, drawn, number)
 end
-if late then return {2, now, '', 0, number} end
+if not_after ~= '' and now > not_after then return say(2, now, number) end
 if holder then
     local left = redis.call('PTTL', lock)
     if left == -1 then
@@ -212,7 +217,7 @@ if holder then
     local rank = stand(queue, waiter)
     local keeps = string.match(holder, '^(%x+)%-%x+r ')
     if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
-    return {0, now, rank, left, number}
+    return say(0, now, rank, string.format('%.0f', left), number)
 end
 local first = redis.call('ZRANGE', queue, 0, 0)[1]
 if first and first ~= waiter then
@@ -220,18 +225,18 @@ if first and first ~= waiter then
     local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
     if outcome == 'foreign' then return foreign_fence end
     if outcome == 'granted' or outcome == 'more' then
-        return {0, now, stand(queue, waiter), left or 0, number}
+        return say(0, now, stand(queue, waiter), left or 0, number)
     end
 end
 local fence, drawn = draw(fence_key, block)
 if not fence then return foreign_fence end
 if waiter ~= '' then redis.call('ZREM', queue, waiter) end
 redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
-return {1, now, fence, drawn, number}
+return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "c6a14c666654131c6201cc444274188a945cdfc6",
+                                       "8f2a80370e3e648330fb93836e38b1691ea474cf",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
@@ -239,46 +244,47 @@ inline constexpr Script acquire_script{ScriptId::acquire,
 ///
 /// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels; the waiter, or empty;
 /// the request's number.
-/// Answers {1} if it was this token's, else {0}; and 2 more if it stopped looking for a waiter that
+/// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
 /// lives, and should be called again.
 inline constexpr auto release_body =
     join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local holder = redis.call('GET', lock)
-if waiter == '' and holder and string.sub(holder, 1, #token + 1) == token .. ' ' and
-    redis.call('EXISTS', queue) == 0 then
+if waiter == '' and holder and string.find(holder, token, 1, true) == 1 and
+    string.byte(holder, #token + 1) == 32 and redis.call('EXISTS', queue) == 0 then
     redis.call('DEL', lock)
-    return {1, number}
+    return '1 ' .. number
 end
 redis.call('ZREM', queue, waiter)
 )lua",
-         lua_now, lua_draw, lua_first_alive, lua_pass_on, R"lua(local ours = is_token(holder, token)
-if holder and not ours then return {0, number} end
+         lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on,
+         R"lua(local ours = is_token(holder, token)
+if holder and not ours then return say(0, number) end
 local outcome = pass_on(lock, fence_key, queue, prefix, '')
 if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
-return {(ours and 1 or 0) + (outcome == 'more' and 2 or 0), number}
+return say((ours and 1 or 0) + (outcome == 'more' and 2 or 0), number)
 )lua");
 inline constexpr Script release_script{ScriptId::release,
                                        "release",
-                                       "5766d87d3141a74f41c099cf58d4e9891325a71c",
+                                       "bc9e1a5371724d52a8d28fd0dcd2f5eb774fe566",
                                        {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
 ///
 /// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; the server time after
 /// which nothing is to be done, or empty; the request's number.
-/// Answers {0, server time} if it is not this token's, {1, server time} if it was extended,
-/// {2, server time} if moreover somebody waits, {3, server time} if it came too late. Never brings
-/// a lease back.
-inline constexpr auto renew_body = join(lua_now, R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
-if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return {0, now, ARGV[4]} end
-if ARGV[3] ~= '' and now > ARGV[3] then return {3, now, ARGV[4]} end
+/// Answers 0 if it is not this token's, 1 if it was extended, 2 if moreover somebody waits, 3 if it
+/// came too late; and the server time. Never brings a lease back.
+inline constexpr auto renew_body =
+    join(lua_time, lua_words, R"lua(redis.call('PEXPIRE', KEYS[2], '86400000')
+if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return say(0, now, ARGV[4]) end
+if ARGV[3] ~= '' and now > ARGV[3] then return say(3, now, ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {redis.call('EXISTS', KEYS[3]) + 1, now, ARGV[4]}
+return say(redis.call('EXISTS', KEYS[3]) + 1, now, ARGV[4])
 )lua");
 inline constexpr Script renew_script{ScriptId::renew,
                                      "renew",
-                                     "4eae11f2b83bc3a769dae03ae428062bfc54846d",
+                                     "7f455b71cf995f5628e8106ecb9e15ef407c3f05",
                                      {renew_body.data(), renew_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis
