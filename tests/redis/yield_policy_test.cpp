@@ -41,8 +41,9 @@ TEST_CASE("A yield pays if it took no longer than twice what the requests save t
         YieldPolicy policy;
         policy.learn(gained, bound);
         CHECK(skipped(policy) == 0);
-        policy.learn(gained, bound + 1ns);
-        CHECK(skipped(policy) > 0);
+        YieldPolicy other;
+        other.learn(gained, bound + 1ns);
+        CHECK(skipped(other) > 0);
     }
 }
 
@@ -80,6 +81,32 @@ TEST_CASE("One yield that paid makes up for all that did not") {
     CHECK(skipped(policy) == 128);
     policy.learn(3, 1us);
     CHECK(policy.worth_it());
+    policy.learn(0, 3 * saving + 1ns);
+    CHECK(skipped(policy) == 1);
+}
+
+TEST_CASE("What was saved may be spent on yields that bring nothing, and no more than that") {
+    YieldPolicy policy;
+    policy.learn(2, 1us);
+    for (int i = 0; i < 40; ++i) {
+        CAPTURE(i);
+        policy.learn(0, 1us);
+        CHECK(skipped(policy) == 0);
+    }
     policy.learn(0, 1us);
     CHECK(skipped(policy) == 1);
+}
+
+TEST_CASE("What was saved is kept up to a bound that a time slice is beyond") {
+    YieldPolicy policy;
+    for (int i = 0; i < 1000; ++i)
+        policy.learn(64, 1us);
+    policy.learn(0, YieldPolicy::most_credit);
+    CHECK(skipped(policy) == 0);
+    policy.learn(0, 1ns);
+    CHECK(skipped(policy) == 1);
+    for (int i = 0; i < 1000; ++i)
+        policy.learn(64, 1us);
+    policy.learn(0, 3ms);
+    CHECK(skipped(policy) == 64);
 }

@@ -67,13 +67,14 @@ class Pipeline {
         const auto mine = std::make_shared<Request>();
         mine->bytes = std::move(bytes);
         mine->deadline = deadline;
+        const Present present{callers_};
         Lock lock{mutex_};
-        if (!queue_.add(mine)) return overflow();
+        if (!add(mine)) return overflow();
         if (!std::exchange(driving_, true)) {
             drive(lock, mine);
         } else {
-            // Over a long way it does not wait for the end of the round trip that is under way.
-            if (is_far()) write_now();
+            // Not at the end of the round trip that is under way.
+            write_soon(lock);
             lock.unlock();
             wait(mine);
         }
@@ -93,14 +94,14 @@ class Pipeline {
         request->repeat = repeat;
         request->then = std::move(then);
         Lock lock{mutex_};
-        if (!queue_.add(request)) {
+        if (!add(request)) {
             lock.unlock();
             request->exchange = overflow();
             request->then(request->exchange);
             return;
         }
         if (corked || corks_ != 0) return;
-        if (!driving_ || is_far()) write_now();
+        write_soon(lock);
         call_for_attention(lock);
     }
 
@@ -117,7 +118,7 @@ class Pipeline {
         ~Cork() {
             Lock lock{pipeline_.mutex_};
             if (--pipeline_.corks_ != 0 || pipeline_.queue_.unsent() == 0) return;
-            if (!pipeline_.driving_ || pipeline_.is_far()) pipeline_.write_now();
+            pipeline_.write_now();
             pipeline_.call_for_attention(lock);
         }
 
@@ -215,13 +216,24 @@ class Pipeline {
 
   private:
     using Lock = std::unique_lock<std::mutex>;
+    // Counts a thread as long as it lives.
+    class Present {
+      public:
+        explicit Present(std::atomic<int>& count) noexcept : count_{count} {
+            count_.fetch_add(1, std::memory_order_relaxed);
+        }
+        Present(const Present&) = delete;
+        Present& operator=(const Present&) = delete;
+        ~Present() { count_.fetch_sub(1, std::memory_order_relaxed); }
+
+      private:
+        std::atomic<int>& count_;
+    };
     // What is done and is to be told without the lock.
     using Ended = std::vector<RequestPtr>;
 
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};
-    // A round trip past which a request does not wait for the end of the one under way.
-    static constexpr std::chrono::microseconds far_away{300};
 
     [[nodiscard]] static Deadline at_once() noexcept {
         return Deadline::after(std::chrono::nanoseconds::zero());
@@ -232,6 +244,12 @@ class Pipeline {
         exchange.error = "more than " + std::to_string(options_.max_pending) +
                          " requests are under way (ClientOptions::max_pending)";
         return exchange;
+    }
+
+    [[nodiscard]] bool add(const RequestPtr& request) {
+        if (!queue_.add(request)) return false;
+        added_.store(added_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        return true;
     }
 
     // --- Waiting for one's reply or one's turn.
@@ -249,20 +267,22 @@ class Pipeline {
             }
             Lock lock{mutex_};
             if (mine->finished) return hand_on(lock, {});
-            handed_on_ = true;
             return drive(lock, mine);
         }
     }
 
-    // Before it sleeps: the reply may be on its way.
+    // Before it sleeps: the reply may be on its way. In vain if something else was computed in the
+    // meantime than what other threads asked for.
     void linger(const Request& mine) {
         const auto begin = Deadline::clock::now();
-        std::size_t gained = 0;
-        for (int i = 0; i < 3 && gained == 0; ++i) {
+        const std::uint64_t before = added_.load(std::memory_order_relaxed);
+        bool done = false;
+        for (int i = 0; i < 3 && !done; ++i) {
             std::this_thread::yield();
-            if (mine.state.load() != Request::waiting) gained = 1;
+            done = mine.state.load() != Request::waiting;
         }
-        lingering_.learn(gained, Deadline::clock::now() - begin);
+        const std::uint64_t others = added_.load(std::memory_order_relaxed) - before;
+        lingering_.learn(done ? others + 1 : 0, Deadline::clock::now() - begin);
     }
 
     void give_up(const RequestPtr& mine) {
@@ -418,22 +438,32 @@ class Pipeline {
 
     // Lets others add what they are about to send, where that was seen to pay.
     void gather(Lock& lock) {
-        if (!std::exchange(handed_on_, false) || !gathering_.worth_it()) return;
-        const std::size_t before = queue_.unsent();
+        const bool others = callers_.load(std::memory_order_relaxed) > 1;
+        if (!others || gathers_ || !gathering_.worth_it()) return;
+        gathers_ = true;
+        const std::uint64_t before = added_.load(std::memory_order_relaxed);
         lock.unlock();
         const auto begin = Deadline::clock::now();
         std::this_thread::yield();
         const auto took = Deadline::clock::now() - begin;
         lock.lock();
-        gathering_.learn(queue_.unsent() - std::min(before, queue_.unsent()), took);
+        gathers_ = false;
+        gathering_.learn(added_.load(std::memory_order_relaxed) - before, took);
+    }
+
+    // For who does not drive: so that many threads share a write, the first writes for those that
+    // come while it gathers.
+    void write_soon(Lock& lock) {
+        if (gathers_) return;
+        gather(lock);
+        if (queue_.unsent() != 0) write_now();
     }
 
     // Moves what is unsent into the output.
     void fill_output() {
         if (queue_.unsent() == 0) return;
         requests_.fetch_add(queue_.unsent(), std::memory_order_relaxed);
-        written_ = Deadline::clock::now();
-        queue_.take(output_, detail::BootClock::now(), written_, connections());
+        queue_.take(output_, detail::BootClock::now(), Deadline::clock::now(), connections());
     }
 
     void write(Lock& lock, Ended& ended) {
@@ -518,17 +548,11 @@ class Pipeline {
         }
         if (!replies.empty()) {
             heard_ = Deadline::clock::now();
-            // The shortest of late, for a long one may be due to load.
-            shortest_trip_ = std::min<std::chrono::nanoseconds>(
-                heard_ - written_,
-                shortest_trip_ + shortest_trip_ / 16 + std::chrono::microseconds{1});
         }
         for (Reply& reply : replies)
             settle(queue_.answer(std::move(reply)), ended);
         if (got == Io::failed) drop(connection_.error(), ended);
     }
-
-    [[nodiscard]] bool is_far() const noexcept { return shortest_trip_ > far_away; }
 
     const Endpoint& endpoint_;
     const ClientOptions& options_;
@@ -536,15 +560,17 @@ class Pipeline {
     std::atomic<std::uint64_t> connections_{0};
     std::atomic<std::uint64_t> requests_{0};
     std::atomic<std::uint64_t> writes_{0};
+    std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
+    std::atomic<int> callers_{0};          // threads that wait for replies
     YieldPolicy gathering_;
     YieldPolicy lingering_;
 
     mutable std::mutex mutex_;  // guards all below; the driver uses the connection without it
     RequestQueue queue_;
-    std::string output_;      // taken from the queue and not sent yet
-    bool driving_ = false;    // some thread drives
-    bool handed_on_ = false;  // and did not come first: there are others
-    bool sending_ = false;    // the driver writes, without the lock
+    std::string output_;    // taken from the queue and not sent yet
+    bool driving_ = false;  // some thread drives
+    bool gathers_ = false;  // some thread gathers, and then writes
+    bool sending_ = false;  // the driver writes, without the lock
     bool connected_ = false;
     bool broken_ = false;    // to be dropped by the next driver
     bool attended_ = false;  // pump() will be called
@@ -553,9 +579,7 @@ class Pipeline {
     Deadline reconnect_at_ = at_once();
     Backoff backoff_;
     std::string last_error_;
-    Deadline::clock::time_point written_{};
     Deadline::clock::time_point heard_{};
-    std::chrono::nanoseconds shortest_trip_{0};
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -2,8 +2,9 @@
 //
 // Whether to let other threads go first, which pays while they are about to send requests that can
 // share a write, and costs a time slice beside a thread that computes. Learns from what each yield
-// brought and how long it took: one that brought nothing, or took longer than it saved, is not
-// tried again for a while, which doubles each time. Without I/O and without a clock.
+// brought and how long it took: what one saved may be spent on some that bring nothing. When that
+// is used up, it is not tried again for a while, which doubles each time. Without I/O and without a
+// clock.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
@@ -22,6 +23,8 @@ class YieldPolicy {
     /// What a request saves that shares the write and the read of another: about two system calls
     /// and a change of threads.
     static constexpr std::chrono::microseconds saving{20};
+    /// How much of what was saved is kept to be spent.
+    static constexpr std::chrono::nanoseconds most_credit = 10 * saving;
 
     /// Whether to yield this time.
     [[nodiscard]] bool worth_it() noexcept {
@@ -34,10 +37,16 @@ class YieldPolicy {
     /// A yield took so long and brought so many requests.
     void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
         const auto saved = saving * static_cast<std::int64_t>(gained);
+        const std::chrono::nanoseconds credit{credit_.load(std::memory_order_relaxed)};
         if (gained != 0 && took <= saved * 2) {
             penalty_.store(0, std::memory_order_relaxed);
+            credit_.store(std::min<std::chrono::nanoseconds>(credit + saved, most_credit).count(),
+                          std::memory_order_relaxed);
             return;
         }
+        credit_.store(std::max(credit - took, std::chrono::nanoseconds::zero()).count(),
+                      std::memory_order_relaxed);
+        if (took <= credit) return;
         // A slice that somebody else computed away costs hundreds of what a vain yield costs.
         const std::uint32_t step = took > 25 * saving ? 64 : 1;
         const std::uint32_t old = penalty_.load(std::memory_order_relaxed);
@@ -51,6 +60,7 @@ class YieldPolicy {
 
     std::atomic<std::uint32_t> skip_{0};
     std::atomic<std::uint32_t> penalty_{0};
+    std::atomic<std::int64_t> credit_{0};  // nanoseconds
 };
 
 }  // namespace codomyrmex::concurrency::redis
