@@ -19,10 +19,10 @@ using namespace codomyrmex::concurrency;
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
 
-using Words = std::vector<std::string>;
+using Strings = std::vector<std::string>;
 
 /// The words of one command in the server's format; none if it is not exactly one.
-Words decode(std::string_view bytes) {
+Strings decode(std::string_view bytes) {
     const auto number = [&bytes](char mark) -> std::size_t {
         std::size_t value = 0;
         const std::size_t end = bytes.find("\r\n");
@@ -31,7 +31,7 @@ Words decode(std::string_view bytes) {
         bytes.remove_prefix(end + 2);
         return value;
     };
-    Words words;
+    Strings words;
     const std::size_t count = number('*');
     for (std::size_t i = 0; i < count; ++i) {
         const std::size_t size = number('$');
@@ -64,14 +64,14 @@ TEST_CASE("An acquire has its keys, and its arguments in the order that the scri
     CHECK(
         decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label", "1700000000000000000",
                                33, "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
-        Words{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
+        Strings{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
               "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
               "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label", "2a"});
 }
 
 TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
     const Tenure tenure = tenure_of("job");
-    const Words words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
+    const Strings words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
     REQUIRE(words.size() == 14);
     CHECK(words[8] == "");
     CHECK(words[9] == "");
@@ -82,10 +82,10 @@ TEST_CASE("An acquire that does not wait and knows no time says so by empty word
 TEST_CASE("A release has the waiter with it that the tenure stood as") {
     Tenure tenure = tenure_of("job");
     CHECK(decode(release_command(Call::digest, tenure, "p:", number)) ==
-          Words{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
+          Strings{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
                 "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", "", "7"});
     tenure.stand_as("abc-1f 1000 1 text");
-    const Words words = decode(release_command(Call::digest, tenure, "p:", number));
+    const Strings words = decode(release_command(Call::digest, tenure, "p:", number));
     REQUIRE(words.size() == 10);
     CHECK(words[8] == "abc-1f 1000 1 text");
 }
@@ -97,7 +97,7 @@ TEST_CASE("A renewal is for the full time to live, whatever was granted") {
     grant.ttl = 1s;
     REQUIRE(tenure.granted(grant, BootTime{1h}));
     CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000", number)) ==
-          Words{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
+          Strings{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
                 "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
                 "1700000000000000000", "7"});
 }
@@ -108,7 +108,7 @@ TEST_CASE("Called with its body, a script brings it along and all else stays the
     const auto check = [](const std::string& digest, const std::string& body,
                           const Script& script) {
         CAPTURE(std::string{script.name});
-        Words words = decode(digest);
+        Strings words = decode(digest);
         REQUIRE(words.size() > 2);
         CHECK(words[1] == script.sha1);
         words[0] = "EVAL";
@@ -135,7 +135,7 @@ TEST_CASE("Names may have any bytes, the server's own syntax too") {
                                                      "t 1 1 " + every_byte, number),
                                      release_command(Call::body, tenure, "p:", number),
                                      renew_command(Call::body, tenure, "", number)}) {
-        const Words words = decode(bytes);
+        const Strings words = decode(bytes);
         REQUIRE(words.size() > 6);
         CHECK(words[3] == "p:lock:{" + encode_name(name) + "}");
         CHECK(words[4] == words[3] + ":fence");
@@ -153,10 +153,10 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
     Tenure tenure{std::make_shared<const LockIdentity>(
                       make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
                   "abc-1f"};
-    const Words keys{"4", "p:sem:{pool}", "p:sem:{pool}:fence", "p:sem:{pool}:queue",
+    const Strings keys{"4", "p:sem:{pool}", "p:sem:{pool}:fence", "p:sem:{pool}:queue",
                      "p:sem:{pool}:meta"};
-    const auto check = [&](const std::string& bytes, const Script& script, const Words& arguments) {
-        Words expected{"EVALSHA", std::string{script.sha1}};
+    const auto check = [&](const std::string& bytes, const Script& script, const Strings& arguments) {
+        Strings expected{"EVALSHA", std::string{script.sha1}};
         expected.insert(expected.end(), keys.begin(), keys.end());
         expected.insert(expected.end(), arguments.begin(), arguments.end());
         CHECK(decode(bytes) == expected);
