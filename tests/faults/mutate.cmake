@@ -33,7 +33,7 @@ endfunction()
 
 if(MUTANT STREQUAL "plain_del")
     # Whoever holds it: a release deletes it.
-    mutate(${redis}/scripts.hpp "if holder and not ours then return say(0, number) end" "ours = true")
+    mutate(${redis}/scripts.hpp "if holder and not ours then return '0 ' .. number end" "ours = true")
 elseif(MUTANT STREQUAL "validity_from_reply")
     mutate(${redis}/acquisition.hpp "acquired->fences, answer.sent, options().ttl"
            "acquired->fences, detail::BootClock::now(), options().ttl")
@@ -56,8 +56,8 @@ elseif(MUTANT STREQUAL "late_reply_accepted")
     mutate(${redis}/commands.hpp "!reply.text.ends_with(text())) return false;"
            "reply.text.size() <= size_) return false;")
 elseif(MUTANT STREQUAL "waiter_stays")
-    mutate(${redis}/scripts.hpp "    return '1 ' .. number\nend\nredis.call('ZREM', queue, waiter)"
-           "    return '1 ' .. number\nend\nredis.call('ZREM', queue, '')")
+    mutate(${redis}/scripts.hpp "redis.call('ZREM', queue, waiter)\nif holder"
+           "redis.call('ZREM', queue, '')\nif holder")
 elseif(MUTANT STREQUAL "grant_from_receipt")
     mutate(${redis}/grant.hpp "grant.since = std::min(received, asked + waited)"
            "grant.since = std::max(received, asked)")

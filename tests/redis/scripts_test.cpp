@@ -871,7 +871,7 @@ TEST_CASE("A user with no more rights than the scripts need can do all of it") {
                           "&codomyrmex:*", "nocommands", "+eval",          "+evalsha",
                           "+time",         "+get",       "+set",           "+del",
                           "+incrby",       "+pexpire",   "+pttl",          "+zadd",
-                          "+zrem",         "+zrange",    "+zrank",         "+zscore",
+                          "+zrem",         "+zrange",    "+zrank",         "+zcard",
                           "+exists",       "+publish",   "+pubsub|numsub", "+auth",
                           "+command"})
                 .text == "OK");

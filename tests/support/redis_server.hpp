@@ -349,8 +349,8 @@ class RedisServer {
              {"~codomyrmex:*",   "&codomyrmex:*", "+evalsha",   "+eval",
               "+time",           "+get",          "+set",       "+del",
               "+pttl",           "+pexpire",      "+incrby",    "+zadd",
-              "+zrem",           "+zrange",       "+zrank",     "+zscore",
-              "+zcard",          "+ping",         "+auth",      "+select",
+              "+zrem",           "+zrange",       "+zrank",     "+zcard",
+              "+exists",         "+ping",         "+auth",      "+select",
               "+client|setname", "+publish",      "+subscribe", "+pubsub|numsub"}) {
             words.emplace_back(rule);
         }

@@ -163,7 +163,7 @@ return say(0, now, rank, left, number)
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "8fa85e6ec11463d4d6fb7b7ced3f9eb9508cb4cb",
+    "c750c07e5f123a9084fd7f774198a71a17dd67bd",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and

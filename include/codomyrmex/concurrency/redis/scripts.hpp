@@ -122,13 +122,12 @@ inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter)
         redis.call('ZREM', queue, '')
         return -1
     end
-    if not redis.call('ZSCORE', queue, waiter) then
-        local score = time[1] * 1000000 + time[2]
-        local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
-        if last then score = math.max(score, last + 1) end
-        redis.call('ZADD', queue, string.format('%.0f', score), waiter)
-    end
+    local score = time[1] * 1000000 + time[2]
+    local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
+    if last then score = math.max(score, last + 1) end
+    local joined = redis.call('ZADD', queue, 'NX', string.format('%.0f', score), waiter)
     redis.call('PEXPIRE', queue, '60000')
+    if joined == 1 then return redis.call('ZCARD', queue) - 1 end
     return redis.call('ZRANK', queue, waiter)
 end
 )lua";
@@ -236,7 +235,7 @@ return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "8f2a80370e3e648330fb93836e38b1691ea474cf",
+                                       "0947fc135871df49da695b46d7725967e3303f84",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
@@ -250,23 +249,24 @@ inline constexpr auto release_body =
     join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local holder = redis.call('GET', lock)
-if waiter == '' and holder and string.find(holder, token, 1, true) == 1 and
-    string.byte(holder, #token + 1) == 32 and redis.call('EXISTS', queue) == 0 then
+local ours = holder and string.find(holder, token, 1, true) == 1 and
+    (#holder == #token or string.byte(holder, #token + 1) == 32)
+if ours and redis.call('EXISTS', queue) == 0 then
     redis.call('DEL', lock)
     return '1 ' .. number
 end
+-- Though it holds: a server without room takes what comes after a removal.
 redis.call('ZREM', queue, waiter)
+if holder and not ours then return '0 ' .. number end
 )lua",
-         lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on,
-         R"lua(local ours = is_token(holder, token)
-if holder and not ours then return say(0, number) end
-local outcome = pass_on(lock, fence_key, queue, prefix, '')
+         lua_time, lua_draw, lua_first_alive, lua_pass_on,
+         R"lua(local outcome = pass_on(lock, fence_key, queue, prefix, '')
 if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
-return say((ours and 1 or 0) + (outcome == 'more' and 2 or 0), number)
+return (ours and 1 or 0) + (outcome == 'more' and 2 or 0) .. ' ' .. number
 )lua");
 inline constexpr Script release_script{ScriptId::release,
                                        "release",
-                                       "bc9e1a5371724d52a8d28fd0dcd2f5eb774fe566",
+                                       "784b80ef507e76befc4e311837e3cb4191368bdd",
                                        {release_body.data(), release_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
