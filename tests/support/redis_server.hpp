@@ -346,12 +346,12 @@ class RedisServer {
                                        "+@all",  "--user", "default", "reset", "on"};
         words.push_back(options_.password.empty() ? "nopass" : ">" + options_.password);
         for (const char* rule :
-             {"~codomyrmex:*",   "&codomyrmex:*", "+evalsha",   "+eval",
-              "+time",           "+get",          "+set",       "+del",
-              "+pttl",           "+pexpire",      "+incrby",    "+zadd",
-              "+zrem",           "+zrange",       "+zrank",     "+zcard",
-              "+exists",         "+ping",         "+auth",      "+select",
-              "+client|setname", "+publish",      "+subscribe", "+pubsub|numsub"}) {
+             {"~codomyrmex:*", "&codomyrmex:*", "+evalsha", "+eval", "+time", "+get", "+set",
+              "+del", "+pttl", "+pexpire", "+incrby", "+zadd", "+zrem", "+zrange", "+zrank",
+              "+zcard", "+exists", "+ping", "+auth", "+select", "+client|setname", "+publish",
+              "+subscribe", "+pubsub|numsub",
+              // Of semaphores and read-write locks.
+              "+hget", "+hset", "+hdel", "+hincrby", "+zscore", "+zrangebyscore", "+pexpireat"}) {
             words.emplace_back(rule);
         }
         return words;
