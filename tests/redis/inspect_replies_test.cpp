@@ -258,7 +258,7 @@ TEST_CASE("commands name their keys, and text goes in arguments only") {
     const PrimitiveKeys pool = keys_of("p:", PrimitiveKind::semaphore, "n");
     CHECK(force_release_permits_command(Call::digest, pool, token, "p:")
               .ends_with("$1\r\n4\r\n$9\r\np:sem:{n}\r\n$15\r\np:sem:{n}:fence\r\n"
-                         "$15\r\np:sem:{n}:queue\r\n$14\r\np:sem:{n}:meta\r\n$34\r\n" +
+                         "$15\r\np:sem:{n}:queue\r\n$14\r\np:sem:{n}:meta\r\n$35\r\n" +
                          token + "\r\n$2\r\np:\r\n"));
     CHECK(waiters_command(keys, 0, 9) ==
           "*5\r\n$6\r\nZRANGE\r\n$16\r\np:lock:{n}:queue\r\n$1\r\n0\r\n$1\r\n9\r\n$"

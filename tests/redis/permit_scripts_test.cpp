@@ -13,7 +13,6 @@
 
 #include <hiredis/hiredis.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -124,16 +123,15 @@ struct Bench {
     RedisReply force_release(const std::string& token) {
         return eval(force_release_permits_script, {token, prefix});
     }
-    /// What the server keeps, in every key, and for how long yet, in whole minutes.
+    /// What the server keeps: who holds until when, the hash, the queue and the fence.
     Strings everything() {
-        Strings all;
-        const auto found = server.command({"KEYS", "*"}).elements;
-        for (const auto& key : found) {
-            const auto dump = server.command({"DUMP", key.text});
-            all.push_back(key.text + '=' + dump.text + '~' +
-                          std::to_string(pttl(key.text) / 60'000));
+        Strings all{server.command({"GET", keys.fence_key}).text};
+        for (const Strings& command : {Strings{"ZRANGE", keys.lock_key, "0", "-1", "WITHSCORES"},
+                                       Strings{"ZRANGE", keys.queue_key, "0", "-1", "WITHSCORES"},
+                                       Strings{"HGETALL", keys.meta_key}}) {
+            for (const auto& each : server.command(command).elements)
+                all.push_back(each.text);
         }
-        std::ranges::sort(all);
         return all;
     }
 
