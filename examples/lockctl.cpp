@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// Looks at the locks on a Redis server, and takes one away:
+// Looks at the locks on a Redis server, and takes them away:
 //
 //     lockctl [--redis URL] [--prefix P] [--json] COMMAND
 //
 //     ls [PATTERN]            what is held: holder, age, remaining time, how many wait
 //     who NAME                all who hold it
 //     waiters NAME            who waits, in the order of service
-//     release NAME [--yes]    shows the holder, asks, and frees it; the holder is told
+//     release NAME [--yes]    shows the holder, asks, and frees it; the holder is told. Of several
+//                             holders of a semaphore or read-write lock: the one with --token
 //     top [PATTERN]           the same as ls, again and again; q or ctrl-C ends it
 //     bench                   round trips, free cycles and hand-overs on this server
 //
@@ -45,6 +46,7 @@ struct Arguments {
     std::string pattern = "*";
     std::string name{};
     std::string kind = "lock";
+    std::optional<std::string> token{};
     bool json = false;
     bool yes = false;
     double interval = 1;
@@ -108,25 +110,35 @@ int release(RedisClient& client, const Arguments& arguments) {
         std::cerr << "lockctl: '" << lockctl::shown(arguments.name) << "' " << why << '\n';
         return released ? done : not_there;
     };
-    const auto holder = client.holder(arguments.name);
-    if (!holder) return tell(false, "is not held");
+    auto holders = client.holders(arguments.name, kind_of(arguments.kind));
+    if (holders.empty()) return tell(false, "is not held");
+    if (arguments.token) {
+        std::erase_if(holders, [&](const Holder& each) { return each.token != *arguments.token; });
+        if (holders.empty()) return tell(false, "is not held under that token");
+    } else if (holders.size() > 1) {
+        lockctl::print(std::cerr, holders, lockctl::Style::of(STDERR_FILENO));
+        std::cerr << "lockctl: these hold '" << lockctl::shown(arguments.name)
+                  << "'; say which one with --token\n";
+        return usage;
+    }
+    const Holder& holder = holders.front();
     if (!arguments.yes) {
         if (::isatty(STDIN_FILENO) == 0) {
             std::cerr << "lockctl: nobody can be asked here; say --yes to release it\n";
             return usage;
         }
-        lockctl::print(std::cerr, {*holder}, lockctl::Style::of(STDERR_FILENO));
+        lockctl::print(std::cerr, holders, lockctl::Style::of(STDERR_FILENO));
         if (!confirmed()) return tell(false, "was left alone");
     }
-    if (client.force_release(arguments.name, *holder)) return tell(true, "was released");
-    return tell(false, "was left alone: another holds it by now, or nobody");
+    if (client.force_release(arguments.name, holder)) return tell(true, "was released");
+    return tell(false, "was left alone: that holder has it no longer");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
     Arguments arguments;
-    CLI::App app{"Looks at the locks on a Redis server, and takes one away."};
+    CLI::App app{"Looks at the locks on a Redis server, and takes them away."};
     app.require_subcommand(1);
     app.fallthrough();
     app.add_option("--redis", arguments.url, "the server, as redis://host:port or unix:///path")
@@ -146,21 +158,26 @@ int main(int argc, char** argv) try {
     const auto add_name = [&](CLI::App* to) {
         to->add_option("NAME", arguments.name, "of the lock")->required();
     };
-    const auto add_kind = [&](CLI::App* to) {
-        to->add_option("--kind", arguments.kind, "lock, semaphore, read_write or quorum")
-            ->check(CLI::IsMember({"lock", "semaphore", "read_write", "quorum"}))
+    const auto add_kind = [&](CLI::App* to, const std::vector<std::string>& kinds) {
+        to->add_option("--kind", arguments.kind, "what it is")
+            ->check(CLI::IsMember(kinds))
             ->capture_default_str();
     };
+    const std::vector<std::string> of_one_server{"lock", "semaphore", "read_write"};
+    const std::vector<std::string> all_kinds{"lock", "semaphore", "read_write", "quorum"};
     CLI::App* const ls = command("ls", "what is held");
     ls->add_option("PATTERN", arguments.pattern, "of names")->capture_default_str();
     CLI::App* const who = command("who", "all who hold it");
     add_name(who);
-    add_kind(who);
+    add_kind(who, all_kinds);
     CLI::App* const waiters = command("waiters", "who waits, in the order of service");
     add_name(waiters);
-    add_kind(waiters);
-    CLI::App* const free = command("release", "frees a lock, after a question");
+    add_kind(waiters, all_kinds);
+    CLI::App* const free = command("release", "takes it from its holder, after a question");
     add_name(free);
+    add_kind(free, of_one_server);
+    free->add_option("--token", arguments.token, "of the holder, as who shows it")
+        ->type_name("TOKEN");
     free->add_flag("--yes,-y", arguments.yes, "do not ask");
     CLI::App* const top = command("top", "what is held, again and again; q ends it");
     top->add_option("PATTERN", arguments.pattern, "of names")->capture_default_str();

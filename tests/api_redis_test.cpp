@@ -118,6 +118,17 @@ TEST_CASE("who holds it, what there is, and taking it away") {
         client.force_release("shared_resource", *seen);  // only if it is still the one seen
     }
     CHECK_FALSE(client.holder("shared_resource").has_value());
+
+    RedisSemaphore pool{"pool", client, 5, {.label = "stuck"}};
+    RedisSemaphore others{"pool", client, 5};
+    const Lease stuck = pool.lease(3);
+    const Lease well = others.lease();
+    for (const Holder& each : client.holders("pool", PrimitiveKind::semaphore)) {
+        if (each.label == "stuck") client.force_release("pool", each);  // and no others' permits
+    }
+    const auto left = client.holders("pool", PrimitiveKind::semaphore);
+    REQUIRE(left.size() == 1);
+    CHECK(left[0].token == well.token());
 }
 
 TEST_CASE("a semaphore among processes") {

@@ -102,6 +102,38 @@ expect 'release --yes' 0 "$(status_of "$tool" release a --yes)"
 expect 'it is held no more' 1 "$(status_of "$tool" who a)"
 expect 'release in JSON' '{"released":true}' "$("$tool" --json release ab --yes 2>/dev/null)"
 expect 'release twice' '{"released":false}' "$("$tool" --json release ab --yes 2>/dev/null)"
+hold ac
+expect 'a token that does not hold it' 1 "$(status_of "$tool" release ac --token b0b-1 --yes)"
+expect 'is said not to' yes "$(has 'is not held under that token' err)"
+expect 'and the one that does, does' 0 "$(status_of "$tool" release ac --token "$token-1" --yes)"
+
+for kind in semaphore read_write; do
+    case $kind in semaphore) key='codomyrmex:sem:{pool}' ;; *) key='codomyrmex:rw:{pool}' ;; esac
+    redis ZADD "$key" 4000000000000001 "$token-1" 4000000000000002 "$token-2"
+    redis PEXPIRE "$key" 600000
+    redis HSET "$key:meta" capacity 5 used 3 "$token-1" '2 host:12:34 first 1700000000' \
+        "$token-2" '1 host:12:35 second 1700000000'
+    expect "a lock of the name of a $kind" 1 "$(status_of "$tool" release pool --yes)"
+    expect 'of several holders none is released unasked' 64 \
+        "$(status_of "$tool" release pool --kind $kind --yes)"
+    expect 'all are shown' 'first second' "$(sed -n 's/^label  *//p' "$folder/err" | tr '\n' ' ' | sed 's/ $//')"
+    expect 'with their tokens' 2 "$(grep -c "^token  *$token-[12]\$" "$folder/err")"
+    expect 'and how to say which' yes "$(has '--token' err)"
+    expect 'nobody can be asked, with a token either' 64 \
+        "$(status_of "$tool" release pool --kind $kind --token "$token-2")"
+    expect 'nobody was released' 2 "$("$tool" who pool --kind $kind | grep -c '^holder')"
+    expect 'a token that is none of theirs' 1 \
+        "$(status_of "$tool" release pool --kind $kind --token "$token-3" --yes)"
+    expect 'one of them' '{"released":true}' \
+        "$("$tool" --json release pool --kind $kind --token "$token-2" --yes 2>/dev/null)"
+    expect 'the other holds on' "token   $token-1" "$("$tool" who pool --kind $kind | grep '^token')"
+    expect 'the same again' '{"released":false}' \
+        "$("$tool" --json release pool --kind $kind --token "$token-2" --yes 2>/dev/null)"
+    expect 'the last needs no token' 0 "$(status_of "$tool" release pool --kind $kind --yes)"
+    expect 'nobody is left' 1 "$(status_of "$tool" who pool --kind $kind)"
+    expect 'and nothing to release' 1 "$(status_of "$tool" release pool --kind $kind --yes)"
+done
+expect 'a quorum is not on one server' 64 "$(status_of "$tool" release a --kind quorum --yes)"
 
 hold a
 expect 'top without a terminal looks once' 0 "$(status_of "$tool" top)"

@@ -40,7 +40,8 @@ RedisReply acquire(RedisServer& server, const std::string& token) {
 TEST_CASE("each script's digest is that of its body") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    for (const Script& script : {look_script, look_many_script, force_release_script}) {
+    for (const Script& script :
+         {look_script, look_many_script, force_release_script, force_release_permits_script}) {
         CAPTURE(std::string{script.name});
         CHECK(server.command({"SCRIPT", "LOAD", std::string{script.body}}).text == script.sha1);
     }
@@ -76,8 +77,16 @@ TEST_CASE("a look writes nothing") {
     CHECK(
         eval(server, look_many_script, {"p:sem:{n}", "f", "q", "m"}, {"0", "9"}).elements.size() ==
         5);
+}
+
+TEST_CASE("a replica takes nothing away, not even from one that it does not know") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    server.command({"REPLICAOF", "127.0.0.1", "1"});
     CHECK(eval(server, force_release_script, keys, {"a1-1", "p:"}).text.find("READONLY") !=
           std::string::npos);
+    CHECK(eval(server, force_release_permits_script, {"p:sem:{n}", "f", "q", "m"}, {"a1-1", "p:"})
+              .text.find("READONLY") != std::string::npos);
 }
 
 TEST_CASE("what is not ours is foreign") {

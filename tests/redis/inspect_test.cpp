@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
 // Tests of inspect.hpp through RedisClient's members for operators, against a real server: who
-// holds, who waits, what there is, and taking a lock away.
+// holds, who waits, what there is, and taking it away.
 
 #include <codomyrmex/concurrency/redis/inspect.hpp>
 #include <codomyrmex/concurrency/redis/lock.hpp>
+#include <codomyrmex/concurrency/redis/read_write_lock.hpp>
+#include <codomyrmex/concurrency/redis/semaphore.hpp>
 
 #include "support/catch2.hpp"
+#include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
 #include "support/threads.hpp"
 
@@ -17,8 +20,10 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <unistd.h>
@@ -30,6 +35,8 @@ using namespace std::chrono_literals;
 using namespace std::string_literals;
 using support::error_of;
 using support::eventually;
+using test_support::Fault;
+using test_support::FaultProxy;
 using test_support::RedisServer;
 
 namespace {
@@ -196,7 +203,8 @@ TEST_CASE("a list tells of holders, waiters, kinds and what is foreign") {
     CHECK(error_of([&] { (void)client.holder("foreign"); }) == LockErrc::foreign_key);
     CHECK(error_of([&] { (void)client.holders("list", PrimitiveKind::read_write); }) ==
           LockErrc::foreign_key);
-    CHECK(error_of([&] { client.force_release("pool", holders[0]); }) == LockErrc::unsupported);
+    // It has no expiry, so nobody of ours holds it.
+    CHECK(error_of([&] { client.force_release("pool", holders[0]); }) == LockErrc::foreign_key);
 }
 
 TEST_CASE("thousands are listed, page by page, in few writes") {
@@ -339,6 +347,169 @@ TEST_CASE("a holder that does not listen finds out at its next renewal") {
     CHECK(eventually([&] { return lease.stop_token().stop_requested(); }));
 }
 
+namespace {
+
+/// Who holds `name` under the token of `lease`, as an operator sees it.
+Holder holder_of(RedisClient& operators, std::string_view name, PrimitiveKind kind,
+                 const Lease& lease) {
+    for (Holder& each : operators.holders(name, kind)) {
+        if (each.token == lease.token()) return std::move(each);
+    }
+    throw std::runtime_error{"it is not among the holders"};
+}
+
+}  // namespace
+
+TEST_CASE("permits are taken from one holder, which loses them at once, and from no other") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    support::Event told;
+    LostLease lost;
+    Listening listening{server, {.hooks = {.on_lost = [&](const LostLease& loss) {
+                                     lost = loss;
+                                     told.set();
+                                 }}}};
+    // Its own renewal would come after 200 s, which is more than the test waits for.
+    RedisSemaphore pool{"pool", listening.client, 3, {.ttl = 10min}};
+    Lease two = pool.lease(2);
+    const Lease one = pool.lease();
+    support::Event stopped;
+    const std::stop_callback callback{two.stop_token(), [&] { stopped.set(); }};
+    RedisClient operators{server.url()};
+    const Holder seen = holder_of(operators, "pool", PrimitiveKind::semaphore, two);
+    CHECK(seen.weight == 2);
+    CHECK(operators.force_release("pool", seen));
+    const auto left = operators.holders("pool", PrimitiveKind::semaphore);
+    REQUIRE(left.size() == 1);
+    CHECK(left[0].token == one.token());
+    REQUIRE(stopped.wait());
+    REQUIRE(told.wait());
+    CHECK_FALSE(two.valid());
+    CHECK(one.valid());
+    CHECK(lost.name == "pool");
+    CHECK(lost.fence == two.fence());
+    CHECK(lost.reason.find("revoked") != std::string::npos);
+    CHECK_FALSE(two.release());
+    CHECK(listening.client.stats().leases_lost == 1);
+
+    // Whoever has them next keeps them, however often the former holder is forced out.
+    const Lease next = pool.lease(2);
+    CHECK_FALSE(operators.force_release("pool", seen));
+    Holder wrong = seen;
+    wrong.token = std::string{one.token()} + '0';
+    CHECK_FALSE(operators.force_release("pool", wrong));
+    wrong = left[0];
+    wrong.kind = PrimitiveKind::read_write;
+    CHECK_FALSE(operators.force_release("pool", wrong));
+    CHECK_FALSE(operators.force_release("another pool", left[0]));
+    CHECK(operators.holders("pool", PrimitiveKind::semaphore).size() == 2);
+    CHECK(listening.client.stats().leases_lost == 1);
+}
+
+TEST_CASE("permits that are taken away go to whoever waits and has room") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    Listening listening{server};
+    RedisSemaphore pool{"pool", listening.client, 3, {.ttl = 10min}};
+    const Lease two = pool.lease(2);
+    const Lease one = pool.lease();
+    RedisClient operators{server.url()};
+    RedisClient waiting{server.url()};
+    RedisSemaphore wanted{"pool", waiting, 3, {.ttl = 10min}};
+    Lease served;
+    std::jthread thread{[&] { served = wanted.try_lease_for(support::patience, 2); }};
+    const auto line = [&] { return operators.waiters("pool", PrimitiveKind::semaphore).size(); };
+    REQUIRE(eventually([&] { return line() == 1; }));
+    // Too few for the one that waits.
+    CHECK(operators.force_release("pool",
+                                  holder_of(operators, "pool", PrimitiveKind::semaphore, one)));
+    CHECK(line() == 1);
+    CHECK(operators.force_release("pool",
+                                  holder_of(operators, "pool", PrimitiveKind::semaphore, two)));
+    thread.join();
+    CHECK(served.valid());
+    CHECK(eventually([&] { return !one.valid() && !two.valid(); }));
+    CHECK(operators.holders("pool", PrimitiveKind::semaphore).size() == 1);
+    // Handed over, not found by asking again.
+    CHECK(waiting.stats().grants == 1);
+}
+
+TEST_CASE("a writer that is forced out makes room for all who wait to read") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    Listening listening{server};
+    RedisReadWriteLock config{"config", listening.client, {.ttl = 10min}};
+    const Lease writer = config.write();
+    RedisClient operators{server.url()};
+    RedisClient waiting{server.url()};
+    RedisReadWriteLock wanted{"config", waiting, {.ttl = 10min}};
+    std::array<Lease, 2> readers;
+    std::vector<std::jthread> threads;
+    for (Lease& reader : readers)
+        threads.emplace_back([&] { reader = wanted.try_read_for(support::patience); });
+    const auto kind = PrimitiveKind::read_write;
+    REQUIRE(eventually([&] { return operators.waiters("config", kind).size() == 2; }));
+    CHECK(operators.force_release("config", holder_of(operators, "config", kind, writer)));
+    threads.clear();
+    CHECK(readers[0].valid());
+    CHECK(readers[1].valid());
+    CHECK(readers[0].fence() > writer.fence());
+    CHECK(eventually([&] { return !writer.valid(); }));
+    CHECK(waiting.stats().grants == 2);
+}
+
+TEST_CASE("one reader is forced out of two, then the other, though it is a writer by then") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    Listening listening{server};
+    RedisReadWriteLock config{"config", listening.client, {.ttl = 10min}};
+    const Lease first = config.read();
+    Lease last = config.read();
+    RedisClient operators{server.url()};
+    const auto kind = PrimitiveKind::read_write;
+    CHECK(operators.force_release("config", holder_of(operators, "config", kind, first)));
+    CHECK(eventually([&] { return !first.valid(); }));
+    REQUIRE(config.try_upgrade(last));
+    RedisClient waiting{server.url()};
+    RedisReadWriteLock wanted{"config", waiting, {.ttl = 10min}};
+    Lease writer;
+    std::jthread thread{[&] { writer = wanted.try_write_for(support::patience); }};
+    REQUIRE(eventually([&] { return operators.waiters("config", kind).size() == 1; }));
+    CHECK(operators.force_release("config", holder_of(operators, "config", kind, last)));
+    thread.join();
+    CHECK(writer.valid());
+    CHECK(writer.fence() > last.fence());
+    CHECK(eventually([&] { return !last.valid(); }));
+    CHECK(waiting.stats().grants == 1);
+}
+
+TEST_CASE("when the answer is lost, that the holder is out is known, and not by whom") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    FaultProxy proxy{server.url()};
+    RedisClient client{server.url()};
+    RedisSemaphore pool{"pool", client, 3, {.ttl = 10min}};
+    const Lease lease = pool.lease();
+    RedisClient operators{proxy.url()};
+    const Holder seen = holder_of(operators, "pool", PrimitiveKind::semaphore, lease);
+    proxy.add(Fault::lose_reply().on("tell_revoked"));
+    CHECK(error_of([&] { operators.force_release("pool", seen); }) == LockErrc::unknown_outcome);
+    CHECK(operators.holders("pool", PrimitiveKind::semaphore).empty());
+}
+
+TEST_CASE("a holder of permits that does not listen finds out at its next renewal") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    RedisSemaphore pool{"pool", client, 3, {.ttl = 600ms}};
+    const Lease lease = pool.lease();
+    CHECK(client.stats().connections == 1);
+    RedisClient operators{server.url()};
+    CHECK(operators.force_release("pool",
+                                  operators.holder("pool", PrimitiveKind::semaphore).value()));
+    CHECK(eventually([&] { return lease.stop_token().stop_requested(); }));
+}
+
 TEST_CASE("a message about another lock or token takes nothing away") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
@@ -420,18 +591,30 @@ TEST_CASE("an operator needs these permissions and no more") {
     RedisClient client{server.url()};
     RedisLock lock{"name", client};
     const Lease lease = lock.lease();
-    server.command({"ZADD", "codomyrmex:sem:{pool}", "4000000000000001", "a-1"});
-    server.command({"ACL",           "SETUSER",       "op",       "on",     "nopass",
-                    "~codomyrmex:*", "&codomyrmex:*", "+evalsha", "+eval",  "+time",
-                    "+get",          "+set",          "+del",     "+pttl",  "+pexpire",
-                    "+incrby",       "+zrem",         "+zrange",  "+zcard", "+zcount",
-                    "+hget",         "+scan",         "+ping",    "+auth",  "+client|setname",
-                    "+publish",      "+pubsub|numsub"});
+    RedisSemaphore pool{"pool", client, 3, {.ttl = 10min}};
+    const Lease permits = pool.lease(3);
+    RedisClient waiting{server.url()};
+    RedisSemaphore wanted{"pool", waiting, 3, {.ttl = 10min}};
+    Lease served;
+    std::jthread thread{[&] { served = wanted.try_lease_for(support::patience); }};
+    const auto kind = PrimitiveKind::semaphore;
+    REQUIRE(eventually([&] { return client.waiters("pool", kind).size() == 1; }));
+    server.command({"ACL", "SETUSER", "op", "on", "nopass", "~codomyrmex:*", "&codomyrmex:*",
+                    "+evalsha", "+eval", "+time", "+get", "+set", "+del", "+pttl", "+pexpire",
+                    "+incrby", "+zrem", "+zrange", "+zcard", "+zcount", "+hget", "+scan", "+ping",
+                    "+auth", "+client|setname", "+publish", "+pubsub|numsub",
+                    // To take permits away, too.
+                    "+zadd", "+zscore", "+zrangebyscore", "+hset", "+hdel", "+hincrby",
+                    "+pexpireat"});
     RedisClient op{server.url("op:x")};
     CHECK(op.list().size() == 2);
     CHECK(op.waiters("name").empty());
-    CHECK(op.holders("pool", PrimitiveKind::semaphore).size() == 1);
+    CHECK(op.holders("pool", kind).size() == 1);
     CHECK(op.force_release("name", op.holder("name").value()));
+    CHECK(op.force_release("pool", op.holder("pool", kind).value()));
+    thread.join();
+    CHECK(served.valid());
+    CHECK(waiting.stats().grants == 1);
 }
 
 TEST_CASE("looking on disturbs nobody") {

@@ -5,6 +5,7 @@
 
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/redis/inspect_scripts.hpp>
 #include <codomyrmex/concurrency/redis/permit_scripts.hpp>
 
 #include "support/catch2.hpp"
@@ -68,12 +69,15 @@ struct Bench {
     RedisServer server{};
     LockIdentity keys = make_permit_identity(prefix, "pool", 3, 1, {});
 
-    RedisReply run(const Script& script, const Strings& arguments) {
+    RedisReply eval(const Script& script, const Strings& arguments) {
         Strings words{"EVAL",         std::string{script.body}, "4",          keys.lock_key,
                       keys.fence_key, keys.queue_key,           keys.meta_key};
         words.insert(words.end(), arguments.begin(), arguments.end());
-        words.emplace_back("number");
-        return server.command(words).answer_to("number");
+        return server.command(words);
+    }
+    RedisReply run(const Script& script, Strings arguments) {
+        arguments.emplace_back("number");
+        return eval(script, arguments).answer_to("number");
     }
 
     static std::string waiter_of(const std::string& token, int weight, long long ms = 1000) {
@@ -114,6 +118,21 @@ struct Bench {
     }
     RedisReply resize(int capacity, const std::string& not_after = {}) {
         return run(resize_script, {std::to_string(capacity), prefix, not_after});
+    }
+
+    RedisReply force_release(const std::string& token) {
+        return eval(force_release_permits_script, {token, prefix});
+    }
+    /// What the server keeps: who holds until when, the hash, the queue and the fence.
+    Strings everything() {
+        Strings all{server.command({"GET", keys.fence_key}).text};
+        for (const Strings& command : {Strings{"ZRANGE", keys.lock_key, "0", "-1", "WITHSCORES"},
+                                       Strings{"ZRANGE", keys.queue_key, "0", "-1", "WITHSCORES"},
+                                       Strings{"HGETALL", keys.meta_key}}) {
+            for (const auto& each : server.command(command).elements)
+                all.push_back(each.text);
+        }
+        return all;
     }
 
     std::string used() { return server.command({"HGET", keys.meta_key, "used"}).text; }
@@ -494,4 +513,145 @@ TEST_CASE("A token that has its permits by another way is not counted twice") {
     CHECK(bench.used() == "1");
     CHECK(bench.release(bob, Bench::waiter_of(bob, 1)) == 1);
     CHECK(bench.used() == "0");
+}
+
+TEST_CASE("A forced release takes one holder's permits, and tells it, once") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    Listener listens{bench.server, alice};
+    CHECK(bench.tried(alice, 2) == 1);
+    CHECK(bench.tried(bob) == 1);
+    const Strings before = bench.everything();
+    for (const char* other : {"a11ce-2", "a11ce-", "a11ce-11", "a11ce", ""}) {
+        CAPTURE(other);
+        CHECK(bench.force_release(other).number == 0);
+    }
+    CHECK(bench.everything() == before);
+    CHECK(bench.force_release(alice).number == 1);
+    CHECK(bench.used() == "1");
+    CHECK(bench.holders() == 1);
+    CHECK(bench.renew(alice) == 0);
+    CHECK(bench.renew(bob) == 1);
+    // The first that it hears: to the others nothing was said.
+    CHECK(listens.next() == "revoked " + alice + ' ' + bench.keys.lock_key);
+    const Strings after = bench.everything();
+    CHECK(bench.force_release(alice).number == 0);
+    CHECK(bench.release(alice) == 0);
+    CHECK(bench.everything() == after);
+    CHECK(bench.server.command_stats("publish").calls == 1);
+    CHECK(bench.tried(carol, 2) == 1);
+}
+
+TEST_CASE("After the last holder was forced out only the count is left, and not for ever") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 3) == 1);
+    CHECK(bench.force_release(alice).number == 1);
+    CHECK(bench.used() == "0");
+    CHECK(bench.holders() == 0);
+    CHECK(bench.server.command({"HLEN", bench.keys.meta_key}).number == 2);
+    CHECK(bench.pttl(bench.keys.meta_key) > 0);
+    CHECK(bench.acquire(bob).elements.at(0).number == 1);
+}
+
+TEST_CASE("What expires last is forced out, and the key ends with those that are left") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 1, 600'000) == 1);
+    CHECK(bench.tried(bob, 1, 30'000) == 1);
+    CHECK(bench.force_release(alice).number == 1);
+    CHECK(bench.pttl(bench.keys.lock_key) < 60'000);
+    CHECK(bench.renew(bob) == 1);
+}
+
+TEST_CASE("A forced release serves all who fit then, in their order") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    Listener b{bench.server, bob};
+    Listener c{bench.server, carol};
+    Listener d{bench.server, dave};
+    CHECK(bench.tried(alice, 2) == 1);
+    CHECK(bench.tried("e0e-1") == 1);
+    for (const std::string& token : {bob, carol, dave})
+        CHECK(bench.wait(token).elements.at(0).number == 0);
+    CHECK(bench.force_release(alice).number == 1);
+    CHECK(b.next().starts_with("grant " + bob + ' '));
+    CHECK(c.next().starts_with("grant " + carol + ' '));
+    CHECK(bench.used() == "3");
+    CHECK(bench.server.command({"ZCARD", bench.keys.queue_key}).number == 1);
+    // Of the next one that gives back, the next in line has it.
+    CHECK(bench.force_release(bob).number == 1);
+    CHECK(d.next().starts_with("grant " + dave + ' '));
+    CHECK(b.next() == "revoked " + bob + ' ' + bench.keys.lock_key);
+}
+
+TEST_CASE("Whose time has run out is not forced out, and not told") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    CHECK(bench.tried(alice, 2) == 1);
+    CHECK(bench.tried(bob) == 1);
+    SECTION("though it was not yet seen") {
+        bench.server.command({"ZADD", bench.keys.lock_key, "1", alice});
+    }
+    SECTION("nor among more than are removed at once") {
+        bench.server.command({"EVAL",
+                              "for i = 1, 1000 do redis.call('ZADD', KEYS[1], 1, 'dead-' .. i) "
+                              "end redis.call('ZADD', KEYS[1], 2, ARGV[1])",
+                              "1", bench.keys.lock_key, alice});
+        CHECK(bench.force_release(alice).number == 2);
+        CHECK(bench.holders() == 2);
+    }
+    CHECK(bench.force_release(alice).number == 0);
+    CHECK(bench.used() == "1");
+    CHECK(bench.holders() == 1);
+    CHECK(bench.server.command_stats("publish").calls == 0);
+}
+
+TEST_CASE("A forced release drops waiters that are dead, and says when there are more") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    Listener listens{bench.server, carol};
+    CHECK(bench.tried(alice, 3) == 1);
+    bench.server.command({"EVAL",
+                          "for i = 1, 40 do redis.call('ZADD', KEYS[1], i, 'dead-' .. i .. "
+                          "' 1000 1 x') end",
+                          "1", bench.keys.queue_key});
+    CHECK(bench.wait(carol).elements.at(0).number == 0);
+    bench.server.command({"EVAL",
+                          "for i = 1, 40 do redis.call('ZADD', KEYS[1], i, 'dead-' .. i .. "
+                          "' 1000 1 x') end",
+                          "1", bench.keys.queue_key});
+    CHECK(bench.force_release(alice).number == 3);
+    CHECK(bench.force_release(alice).number == 0);
+    CHECK(listens.next().starts_with("grant " + carol + ' '));
+    CHECK(bench.used() == "1");
+}
+
+TEST_CASE("Nothing is forced out of holders that are not ours") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    bench.server.command({"ZADD", bench.keys.lock_key, "4000000000000001", alice});
+    CHECK(bench.force_release(alice).text.starts_with("FOREIGNKEY"));
+    CHECK(bench.holders() == 1);
+    bench.server.command({"DEL", bench.keys.lock_key});
+    bench.server.command({"LPUSH", bench.keys.lock_key, alice});
+    CHECK(bench.force_release(alice).text.starts_with("FOREIGNKEY"));
+    bench.server.command({"PEXPIRE", bench.keys.lock_key, "600000"});
+    CHECK(bench.force_release(alice).text.find("WRONGTYPE") != std::string::npos);
+    CHECK(bench.server.command({"LLEN", bench.keys.lock_key}).number == 1);
+    CHECK(bench.server.command_stats("publish").calls == 0);
+}
+
+TEST_CASE("A fence that is not ours keeps no holder in, and lets nobody in") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    Listener listens{bench.server, alice};
+    const Listener alive{bench.server, bob};
+    CHECK(bench.tried(alice, 3) == 1);
+    CHECK(bench.wait(bob).elements.at(0).number == 0);
+    bench.server.command({"SET", bench.keys.fence_key, "nonsense"});
+    CHECK(bench.force_release(alice).number == 1);
+    CHECK(listens.next() == "revoked " + alice + ' ' + bench.keys.lock_key);
+    CHECK(bench.used() == "0");
+    CHECK(bench.server.command({"ZCARD", bench.keys.queue_key}).number == 1);
 }

@@ -121,13 +121,15 @@ class RedisClient {
         return error.run([&] { return inspector().list(pattern); });
     }
 
-    /// Takes the lock `name` away from `seen`, as holder() returned it, and passes it on to whoever
-    /// waits. The former holder is told, and its lease is lost at once if its process listens (it
-    /// does once it has waited for a lock); else at its next renewal. That does not stop it: only a
-    /// resource that checks fencing tokens is safe from what it does until then.
-    /// Returns: false, and does nothing, if another holds it by now, or nobody.
-    /// Throws: also LockError(unsupported) for what can have many holders;
-    /// LockError(unknown_outcome) if an answer was lost and `seen` does not hold it now.
+    /// Takes from `seen`, as holder() or holders() returned it, what it holds of `name`: the lock,
+    /// its permits, its read or write. That goes to those who wait, as after a release. The former
+    /// holder is told, and its lease is lost at once if its process listens (it does once it has
+    /// waited); else at its next renewal. That does not stop it: only a resource that checks
+    /// fencing tokens is safe from what it does until then. Of a quorum, this server's vote alone.
+    /// Returns: false if `seen` does not hold it any more; nothing is then taken from anybody.
+    /// Throws: also LockError(foreign_key) for permits, or a read-write lock, that this library
+    /// did not write; LockError(unknown_outcome) if an answer was lost and `seen` does not hold it
+    /// now.
     /// Cost: one round trip; another for each 32 waiters that are no longer there.
     bool force_release(std::string_view name, const Holder& seen, OnError error = {}) {
         return error.run([&] { return inspector().force_release(name, seen); });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Looks at what stands in the server and takes locks away: what RedisClient's members for operators
-// do. Without state; not for users, client.hpp is.
+// Looks at what stands in the server and takes it away from its holders: what RedisClient's members
+// for operators do. Without state; not for users, client.hpp is.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_HPP
@@ -121,13 +121,8 @@ class Inspector {
         return entries;
     }
 
-    /// Takes the lock from `seen`. Returns: false if that no longer holds it.
+    /// Takes from `seen` what it holds. Returns: false if it no longer holds it.
     [[nodiscard]] bool force_release(std::string_view name, const Holder& seen) {
-        if (!has_one_holder(seen.kind)) {
-            throw LockError(LockErrc::unsupported, "force_release of a " +
-                                                       std::string{to_string(seen.kind)} +
-                                                       ": only locks can be taken away");
-        }
         if (seen.token.empty() || seen.token.find(' ') != std::string::npos) {
             throw LockError(LockErrc::invalid_argument,
                             "force_release: the holder has no token; pass what holder() returned");
@@ -137,13 +132,12 @@ class Inspector {
         bool repeated = false;
         bool freed = false;
         for (std::int64_t bits = 2; (bits & 2) != 0;) {
-            const Answer answer =
-                call([&] { return force_release_command(Call::body, keys, seen.token, prefix()); },
-                     [&](const Reply& reply) {
-                         bits = reply.as_integer().value_or(-1);
-                         return bits >= 0 && bits <= 3;
-                     },
-                     what);
+            const Answer answer = call([&] { return force_release_command_of(keys, seen); },
+                                       [&](const Reply& reply) {
+                                           bits = reply.as_integer().value_or(-1);
+                                           return bits >= 0 && bits <= 3;
+                                       },
+                                       what);
             repeated = repeated || answer.retry.maybe_executed();
             freed = freed || (bits & 1) != 0;
         }
@@ -193,6 +187,12 @@ class Inspector {
                                                      std::size_t count) {
         return has_one_holder(kind) ? look_command(how, keys)
                                     : look_many_command(how, keys, skip, count);
+    }
+    [[nodiscard]] std::string force_release_command_of(const PrimitiveKeys& keys,
+                                                       const Holder& seen) const {
+        return has_one_holder(seen.kind)
+                   ? force_release_command(Call::body, keys, seen.token, prefix())
+                   : force_release_permits_command(Call::body, keys, seen.token, prefix());
     }
     [[nodiscard]] static std::optional<Look> read_look_of(const Reply& reply, PrimitiveKind kind) {
         return has_one_holder(kind) ? read_look(reply, kind) : read_look_many(reply, kind);

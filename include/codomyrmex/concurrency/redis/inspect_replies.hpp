@@ -55,6 +55,15 @@ namespace codomyrmex::concurrency::redis {
                    keys.main, keys.fence, keys.queue, token, prefix});
 }
 
+[[nodiscard]] inline std::string force_release_permits_command(Call call, const PrimitiveKeys& keys,
+                                                               std::string_view token,
+                                                               std::string_view prefix) {
+    const Script& script = force_release_permits_script;
+    return encode({call == Call::body ? "EVAL" : "EVALSHA",
+                   call == Call::body ? script.body : script.sha1, "4", keys.main, keys.fence,
+                   keys.queue, keys.meta, token, prefix});
+}
+
 [[nodiscard]] inline std::string scan_command(std::string_view cursor, std::string_view keys) {
     return encode({"SCAN", cursor, "MATCH", keys, "COUNT", "1000"});
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// The scripts of those who look on: who holds, and taking a lock away. Documented as those of
-// scripts.hpp, whose parts they are made of. The first two only read, so a replica answers them,
-// too, from what it knows.
+// The scripts of those who look on: who holds, and taking that away. Documented as those of
+// scripts.hpp and permit_scripts.hpp, whose parts they are made of. The first two only read, so a
+// replica answers them, too, from what it knows.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_SCRIPTS_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_INSPECT_SCRIPTS_HPP
 
+#include <codomyrmex/concurrency/redis/permit_scripts.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 
 namespace codomyrmex::concurrency::redis {
@@ -56,13 +57,19 @@ inline constexpr Script look_many_script{ScriptId::none,
                                          "082d638eb65f49ef005cc3d039b8a6181df2f7b1",
                                          {look_many_body.data(), look_many_body.size()}};
 
+// Gives tell_revoked(prefix, token, key): tells the process of `token` that it was taken away.
+inline constexpr char lua_tell_revoked[] = R"lua(local function tell_revoked(prefix, token, key)
+    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.match(token, '^[^-]*'), 'revoked ' .. token .. ' ' .. key)
+end
+)lua";
+
 /// Takes a lock from whoever holds it under this token, as that one's release would, and tells its
 /// process. A free lock that somebody waits for is passed on.
 ///
 /// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels.
 /// Answers and idempotence as release's. Publishes "revoked <token> <key>".
 inline constexpr auto force_release_body =
-    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on,
+    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_tell_revoked,
          R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, prefix = ARGV[1], ARGV[2]
 redis.call('ZREM', queue, '')
@@ -72,15 +79,42 @@ if holder and not ours then return 0 end
 local outcome = pass_on(lock, fence_key, queue, prefix, '')
 if ours then
     if outcome ~= 'granted' then redis.call('DEL', lock) end
-    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.match(token, '^[^-]*'), 'revoked ' .. token .. ' ' .. lock)
+    tell_revoked(prefix, token, lock)
 end
 return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 )lua");
 inline constexpr Script force_release_script{
     ScriptId::none,
     "force_release",
-    "6f70fe40af4eb9e529b82f5ce19661055b4562e6",
+    "ad556c40c5f9b5a3930df382fb7e71d8b39b173c",
     {force_release_body.data(), force_release_body.size()}};
+
+/// Takes the permits from whoever holds them under this token, as that one's release would, and
+/// tells its process. Serves those who wait and for whom there is room.
+///
+/// KEYS: the holders, their fence, their queue, their hash. ARGV: token; the prefix of channels.
+/// Answers and idempotence as the release script's of permits; publishes as force_release.
+/// Error FOREIGNKEY: holders without an expiry; not ours.
+inline constexpr auto force_release_permits_body =
+    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit, lua_tell_revoked,
+         R"lua(local token, prefix = ARGV[1], ARGV[2]
+redis.call('ZREM', queue, '')
+local foreign, more = purge()
+if foreign then return foreign_set end
+local ours = tonumber(redis.call('ZSCORE', set, token) or 0) > micros
+if ours then
+    remove(token)
+    if not more then expire() end
+    tell_revoked(prefix, token, set)
+end
+if admit(prefix, '') == 'more' then more = true end
+return (ours and 1 or 0) + (more and 2 or 0)
+)lua");
+inline constexpr Script force_release_permits_script{
+    ScriptId::none,
+    "force_release_permits",
+    "082889a3527f236c59f318de6deb3f7830d51082",
+    {force_release_permits_body.data(), force_release_permits_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis
 
