@@ -246,6 +246,12 @@ class RedisServer {
         return text.size() <= bytes ? text : text.substr(text.size() - bytes);
     }
 
+    /// Whether CODOMYRMEX_LEAST_RIGHTS is set: the code under test then has no more rights than the
+    /// README says that it needs, and command() another user.
+    [[nodiscard]] static bool least_rights() {
+        return std::getenv("CODOMYRMEX_LEAST_RIGHTS") != nullptr;
+    }
+
   private:
     struct FreeContext {
         void operator()(redisContext* context) const noexcept { redisFree(context); }
@@ -337,10 +343,6 @@ class RedisServer {
         }
     }
 
-    /// Whether CODOMYRMEX_LEAST_RIGHTS is set: the code under test then has no more rights than the
-    /// README says that it needs, and command() another user.
-    static bool least_rights() { return std::getenv("CODOMYRMEX_LEAST_RIGHTS") != nullptr; }
-
     [[nodiscard]] std::vector<std::string> default_user() const {
         std::vector<std::string> words{"--user", "test",   "on",      ">test", "~*", "&*",
                                        "+@all",  "--user", "default", "reset", "on"};
@@ -351,7 +353,9 @@ class RedisServer {
               "+zcard", "+exists", "+ping", "+auth", "+select", "+client|setname", "+publish",
               "+subscribe", "+pubsub|numsub",
               // Of semaphores and read-write locks.
-              "+hget", "+hset", "+hdel", "+hincrby", "+zscore", "+zrangebyscore", "+pexpireat"}) {
+              "+hget", "+hset", "+hdel", "+hincrby", "+zscore", "+zrangebyscore", "+pexpireat",
+              // Of operators.
+              "+scan", "+zcount"}) {
             words.emplace_back(rule);
         }
         return words;
