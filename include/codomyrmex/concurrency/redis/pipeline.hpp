@@ -2,9 +2,10 @@
 //
 // One connection that many threads share, with no thread in between. A caller adds its request; if
 // nobody drives the socket, it becomes the driver: it writes all that was added, reads, hands each
-// reply to its owner, and when its own has come passes the driving on to one that still waits. One
-// thread alone pays what a connection of its own would cost; many share their system calls.
-// Requests that nobody waits for are written at once; their replies are read by whoever drives
+// reply to its owner, and when its own has come passes the driving on to one that still waits.
+// Requests that come meanwhile do not wait for that: the first of those that come together lets the
+// others add theirs and writes them all. One thread alone pays what a connection of its own would
+// cost; many share their system calls. Replies that nobody waits for are read by whoever drives
 // next, or by the keeper, which is asked to have a look.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_PIPELINE_HPP
@@ -383,6 +384,8 @@ class Pipeline {
         }
         if (queue_.unsent() != 0) gather(lock);
         write(lock, ended);
+        // What came while it wrote.
+        if (connected_ && queue_.unsent() != 0) write(lock, ended);
         if (connected_ && queue_.unanswered() != 0) read(lock, until, tick, ended);
     }
 
