@@ -21,3 +21,14 @@ set(codomyrmex_concurrency_catch2_arguments "")
 if(Catch2_VERSION VERSION_GREATER_EQUAL 3.3)
     set(codomyrmex_concurrency_catch2_arguments --allow-running-no-tests)
 endif()
+
+# What tests link. The system's library has its main and stands on libstdc++; for libc++ it is made
+# from the header, which has all of version 2.
+set(codomyrmex_concurrency_catch2 Catch2::Catch2WithMain)
+if(Catch2_VERSION VERSION_LESS 3 AND CMAKE_CXX_FLAGS MATCHES "-stdlib=libc\\+\\+")
+    set(main "${CMAKE_CURRENT_BINARY_DIR}/catch2_main.cpp")
+    file(CONFIGURE OUTPUT "${main}" CONTENT "#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n")
+    add_library(codomyrmex_concurrency_catch2 STATIC "${main}")
+    target_link_libraries(codomyrmex_concurrency_catch2 PUBLIC Catch2::Catch2)
+    set(codomyrmex_concurrency_catch2 codomyrmex_concurrency_catch2)
+endif()

@@ -5,6 +5,7 @@
 #include <codomyrmex/concurrency/local_lock.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <chrono>
@@ -15,7 +16,6 @@
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <type_traits>
 
 using namespace codomyrmex::concurrency;
@@ -183,7 +183,7 @@ TEST_CASE("a timed wait gets the lock when its holder gives it back") {
     std::unique_lock guard{lock};
     support::Event waiting;
     bool acquired = false;
-    std::jthread waiter{[&] {
+    support::Thread waiter{[&] {
         waiting.set();
         acquired = std::unique_lock{lock, support::patience}.owns_lock();
     }};

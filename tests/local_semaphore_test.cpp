@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/local_semaphore.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -360,7 +361,7 @@ TEMPLATE_TEST_CASE("one release of several permits wakes as many waiters", "", L
     TestType semaphore{4};
     for (int i = 0; i < 4; ++i)
         semaphore.acquire();
-    std::vector<std::jthread> waiters;
+    std::vector<support::Thread> waiters;
     std::atomic<int> woken{0};
     for (int i = 0; i < 4; ++i) {
         waiters.emplace_back([&] {

@@ -5,6 +5,7 @@
 
 #include "support/catch2.hpp"
 #include "support/fake_leasing_backend.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <chrono>
@@ -12,7 +13,6 @@
 #include <mutex>
 #include <stdexcept>
 #include <system_error>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -49,7 +49,6 @@ concept TellsOfLease = requires(const T& guard) {
     guard.fence();
     guard.valid();
     guard.remaining();
-    guard.stop_token();
 };
 
 static_assert(TellsOfLease<LeasingManager::guard_type>);
@@ -151,7 +150,7 @@ TEST_CASE("Assigning to a guard releases what it held") {
 TEST_CASE("A permit may be released on another thread") {
     LocalManager manager;
     auto permit = manager.permit("pool", 1);
-    std::jthread{[permit = std::move(permit)]() mutable { permit.unlock(); }}.join();
+    support::Thread{[permit = std::move(permit)]() mutable { permit.unlock(); }}.join();
     CHECK(manager.try_permit("pool", 1));
 }
 
@@ -247,7 +246,7 @@ TEST_CASE("std::condition_variable_any waits on a handle") {
     auto lock = manager.get_lock("queue");
     std::condition_variable_any filled;
     bool ready = false;
-    std::jthread producer{[&] {
+    support::Thread producer{[&] {
         const auto guard = manager.lock("queue");
         ready = true;
         filled.notify_one();
@@ -309,10 +308,7 @@ TEST_CASE("A handle over a leasing lock keeps the lease in the lock and tells of
     CHECK(lock.fence() == 1);
     CHECK(lock.valid());
     CHECK(lock.remaining() == 7ms);
-    const auto stop = lock.stop_token();
-    CHECK_FALSE(stop.stop_requested());
     fixture.server.lose("lock:a");
-    CHECK(stop.stop_requested());
     CHECK_FALSE(lock.valid());
     CHECK(unlock(lock) == LockErrc::lease_lost);
     const auto stats = fixture.manager.stats();
@@ -328,13 +324,10 @@ TEST_CASE("A guard of a leasing backend tells of its lease") {
     CHECK(guard.fence() == 1);
     CHECK(guard.valid());
     CHECK(guard.remaining() == 7ms);
-    CHECK(guard.stop_token().stop_possible());
-    CHECK_FALSE(guard.stop_token().stop_requested());
     CHECK_FALSE(unlock(guard));
     CHECK(guard.fence() == 0);
     CHECK_FALSE(guard.valid());
     CHECK(guard.remaining() == 0ns);
-    CHECK_FALSE(guard.stop_token().stop_possible());
     CHECK(fixture.server.used("lock:a") == 0);
     guard = fixture.manager.lock("a");
     CHECK(guard.fence() == 2);
@@ -347,9 +340,7 @@ TEST_CASE("A guard of a leasing backend tells of its lease") {
 TEST_CASE("A guard whose lease was lost says so, and disturbs nobody when it unlocks") {
     LeasingFixture fixture;
     auto guard = fixture.manager.lock("a");
-    const auto stop = guard.stop_token();
     fixture.server.lose("lock:a");
-    CHECK(stop.stop_requested());
     CHECK_FALSE(guard.valid());
     CHECK(guard.remaining() == 0ns);
     CHECK(guard.owns_lock());
@@ -362,6 +353,47 @@ TEST_CASE("A guard whose lease was lost says so, and disturbs nobody when it unl
     CHECK(fixture.manager.stats().lost == 1);
     CHECK(fixture.manager.stats().active == 1);
 }
+
+#if defined(__cpp_lib_jthread)
+template <class T>
+concept HasStopToken = requires(const T& guard) { guard.stop_token(); };
+
+static_assert(HasStopToken<LeasingManager::guard_type>);
+static_assert(HasStopToken<LeasingManager::read_guard_type>);
+static_assert(HasStopToken<LeasingManager::write_guard_type>);
+static_assert(HasStopToken<LeasingManager::permit_type>);
+static_assert(HasStopToken<LeasingManager::handle_type>);
+static_assert(!HasStopToken<LocalManager::guard_type>);
+static_assert(!HasStopToken<LocalManager::handle_type>);
+
+TEST_CASE("The token of a guard is asked to stop when the lease is lost, and only then") {
+    LeasingFixture fixture;
+    auto guard = fixture.manager.lock("a");
+    const auto stop = guard.stop_token();
+    CHECK(stop.stop_possible());
+    CHECK_FALSE(stop.stop_requested());
+    SECTION("unlocked") {
+        CHECK_FALSE(unlock(guard));
+        CHECK_FALSE(stop.stop_requested());
+        CHECK_FALSE(guard.stop_token().stop_possible());
+    }
+    SECTION("lost") {
+        fixture.server.lose("lock:a");
+        CHECK(stop.stop_requested());
+    }
+}
+
+TEST_CASE("The token of a handle over a leasing lock is asked to stop when the lease is lost") {
+    LeasingFixture fixture;
+    auto lock = fixture.manager.get_lock("a");
+    lock.lock();
+    const auto stop = lock.stop_token();
+    CHECK_FALSE(stop.stop_requested());
+    fixture.server.lose("lock:a");
+    CHECK(stop.stop_requested());
+    CHECK(unlock(lock) == LockErrc::lease_lost);
+}
+#endif
 
 TEST_CASE("A guard reports what the backend says at the release, and is empty all the same") {
     LeasingFixture fixture;

@@ -7,6 +7,7 @@
 
 #include "support/catch2.hpp"
 #include "support/fake_leasing_backend.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -56,7 +57,7 @@ using Lines = std::vector<std::string>;
 /// Lets another thread wait for `name` behind a guard of this one until it is given up.
 void contend(LockManager<>& manager, const std::string& name) {
     auto guard = manager.lock(name);
-    std::jthread other{[&] { const auto second = manager.lock(name); }};
+    support::Thread other{[&] { const auto second = manager.lock(name); }};
     REQUIRE(eventually([&] { return manager.stats().waiting == 1; }));
     guard.unlock();
 }

@@ -4,6 +4,7 @@
 
 #include "support/catch2.hpp"
 #include "support/fake_leasing_backend.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <algorithm>
@@ -215,7 +216,7 @@ TEST_CASE("Every form that does not wait for good is empty while somebody is in 
         const auto holder = verb.hold(manager, "a");
         std::error_code error = LockErrc::abandoned;
         // On another thread, as the standard wants it of a mutex.
-        std::jthread{[&] {
+        support::Thread{[&] {
             const bool none[] = {verb.tried(manager, "a"), verb.in_time(manager, "a"),
                                  verb.by_time(manager, "a"), verb.tried_code(manager, "a", error)};
             if (std::count(std::begin(none), std::end(none), true) != 0) {
@@ -227,7 +228,7 @@ TEST_CASE("Every form that does not wait for good is empty while somebody is in 
         CHECK(stats.contended == 4);
         CHECK(stats.timeouts == 2);
         CHECK(stats.active == 1);
-        std::jthread{[&] {
+        support::Thread{[&] {
             error = LockErrc::abandoned;
             if (verb.in_time_code(manager, "a", error)) error = LockErrc::unknown_outcome;
             std::error_code other = LockErrc::abandoned;
@@ -246,7 +247,7 @@ TEST_CASE("Every form that waits obtains what is given back in time") {
         LocalManager manager;
         auto holder = verb.hold(manager, "a");
         std::atomic<bool> obtained{false};
-        std::jthread waiter{[&] { obtained = verb.plain(manager, "a"); }};
+        support::Thread waiter{[&] { obtained = verb.plain(manager, "a"); }};
         CHECK(eventually([&] { return manager.stats().waiting == 1; }));
         CHECK_FALSE(obtained);
         holder.reset();
@@ -258,9 +259,10 @@ TEST_CASE("Every form that waits obtains what is given back in time") {
     LocalManager manager;
     auto holder = manager.lock("a");
     std::atomic<int> obtained{0};
-    std::jthread one{[&] { obtained += !!manager.try_lock_for("a", support::patience); }};
-    std::jthread two{[&] { obtained += !!manager.try_lock_until("a", Clock::time_point::max()); }};
-    std::jthread three{[&] { obtained += !!manager.try_lock_all_for({"a", "b"}, 1h); }};
+    support::Thread one{[&] { obtained += !!manager.try_lock_for("a", support::patience); }};
+    support::Thread two{
+        [&] { obtained += !!manager.try_lock_until("a", Clock::time_point::max()); }};
+    support::Thread three{[&] { obtained += !!manager.try_lock_all_for({"a", "b"}, 1h); }};
     CHECK(eventually([&] { return manager.stats().waiting == 3; }));
     holder.unlock();
     one.join();
@@ -354,7 +356,7 @@ TEST_CASE("Each kind has a name space of its own") {
 TEST_CASE("Who waits for a name holds up nobody who wants another, in the same shard too") {
     LocalManager manager{LocalBackend{}, {.shards = 1}};
     auto holder = manager.lock("a");
-    std::jthread waiter{[&] { const auto guard = manager.lock("a"); }};
+    support::Thread waiter{[&] { const auto guard = manager.lock("a"); }};
     CHECK(eventually([&] { return manager.stats().waiting == 1; }));
     CHECK(manager.try_lock("b"));
     CHECK(manager.lock_all({"b", "c"}));
@@ -384,7 +386,7 @@ TEST_CASE("Who waits in lock_all holds none of its names meanwhile") {
     LocalManager manager;
     auto b = manager.lock("b");
     std::atomic<bool> obtained{false};
-    std::jthread waiter{[&] { obtained = !!manager.lock_all({"a", "b", "c"}); }};
+    support::Thread waiter{[&] { obtained = !!manager.lock_all({"a", "b", "c"}); }};
     const auto waits_for_b = [&] {
         const auto entries = manager.list();
         return std::any_of(entries.begin(), entries.end(), [](const LockEntry& entry) {
@@ -537,7 +539,7 @@ TEST_CASE("An entry that is waited for is not forgotten") {
     LocalManager manager{LocalBackend{}, {.shards = 1, .cached_per_shard = 1}};
     auto holder = manager.lock("a");
     bool obtained = false;
-    std::jthread waiter{[&] {
+    support::Thread waiter{[&] {
         const auto guard = manager.lock("a");
         obtained = true;
     }};
@@ -666,7 +668,7 @@ TEST_CASE("A registered lock is taken back when nobody uses it") {
         CHECK(support::error_of([&] { manager.unregister_lock("mine"); }) == LockErrc::in_use);
         CHECK_FALSE(manager.unregister_lock("mine", error));
         CHECK(error == LockErrc::in_use);
-        std::jthread waiter{[&] { const auto waited = manager.lock("mine"); }};
+        support::Thread waiter{[&] { const auto waited = manager.lock("mine"); }};
         CHECK(eventually([&] { return manager.stats().waiting == 1; }));
         guard.unlock();
     }
@@ -787,7 +789,7 @@ TEST_CASE("The counts tell what happened") {
     auto a = manager.lock("a");
     auto r = manager.read("r");
     auto p = manager.permit("p", 2);
-    std::jthread waiter{[&] { const auto guard = manager.lock("a"); }};
+    support::Thread waiter{[&] { const auto guard = manager.lock("a"); }};
     CHECK(eventually([&] { return manager.stats().waiting == 1; }));
     CHECK_FALSE(support::on_another_thread([&] { return !!manager.try_write_for("r", 1ms); }));
     auto stats = manager.stats();
@@ -824,7 +826,7 @@ TEST_CASE("Counts and list may be asked for while all is in motion, and make sen
     LocalManager manager{LocalBackend{}, {.shards = 2, .cached_per_shard = 2}};
     std::atomic<bool> done{false};
     std::atomic<int> nonsense{0};
-    std::jthread observer{[&] {
+    support::Thread observer{[&] {
         while (!done) {
             const auto stats = manager.stats();
             // Two threads hold at most three each; a difference below zero would be huge.
@@ -874,7 +876,7 @@ TEST_CASE("A leasing backend is asked once for a lock, contended or not") {
     auto guard = manager.lock("a");
     CHECK(server.requests() == 1);
     CHECK(manager.stats().contended == 0);
-    std::jthread waiter{[&] { const auto waited = manager.lock("a"); }};
+    support::Thread waiter{[&] { const auto waited = manager.lock("a"); }};
     CHECK(eventually([&] { return server.requests() == 2; }));
     CHECK(manager.stats().waiting == 1);
     guard.unlock();
@@ -924,7 +926,6 @@ TEST_CASE("A local lock registered with a leasing backend has a guard that never
     CHECK(guard.fence() == 0);
     CHECK(guard.valid());
     CHECK(guard.remaining() == std::chrono::nanoseconds::max());
-    CHECK_FALSE(guard.stop_token().stop_possible());
     CHECK_FALSE(support::on_another_thread([&] { return mine.try_lock(); }));
     CHECK_FALSE(is_free(manager, "mine"));
     std::error_code error;
@@ -950,17 +951,13 @@ TEST_CASE("A leasing lock registered elsewhere keeps its lease, and its loss is 
             CHECK(guard.fence() == mine->fence());
             CHECK(guard.valid());
             CHECK(guard.remaining() == 7ms);
-            CHECK(guard.stop_token().stop_possible());
         }
         CHECK(mine->fence() > 0);
         const int requests = backend.server->requests();
         CHECK_FALSE(manager.try_lock_for("mine", 1ms));
         CHECK(backend.server->requests() == requests + 1);
         backend.server->lose("lock:mine");
-        if constexpr (requires { guard.fence(); }) {
-            CHECK_FALSE(guard.valid());
-            CHECK(guard.stop_token().stop_requested());
-        }
+        if constexpr (requires { guard.fence(); }) CHECK_FALSE(guard.valid());
         std::error_code error;
         guard.unlock(error);
         CHECK(error == LockErrc::lease_lost);
@@ -975,6 +972,24 @@ TEST_CASE("A leasing lock registered elsewhere keeps its lease, and its loss is 
     LockManager distributed{FakeLeasingBackend{}};
     leasing(distributed);
 }
+
+#if defined(__cpp_lib_jthread)
+TEST_CASE("A guard of a registered lock has the lock's token, or one that is never asked to stop") {
+    LockManager manager{FakeLeasingBackend{}};
+    std::timed_mutex mine;
+    manager.register_lock("mine", mine);
+    CHECK_FALSE(manager.lock("mine").stop_token().stop_possible());
+    const FakeLeasingBackend elsewhere;
+    manager.register_lock(
+        "leased", std::make_shared<support::FakeLeasingLock>(elsewhere.server, "lock:leased", 1));
+    const auto guard = manager.lock("leased");
+    const auto stop = guard.stop_token();
+    CHECK(stop.stop_possible());
+    CHECK_FALSE(stop.stop_requested());
+    elsewhere.server->lose("lock:leased");
+    CHECK(stop.stop_requested());
+}
+#endif
 
 TEST_CASE("An entry of a leasing backend is forgotten only after its lease has ended") {
     const FakeLeasingBackend backend;

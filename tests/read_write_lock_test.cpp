@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <algorithm>
@@ -79,14 +80,14 @@ int overlapping_readers_before_writer(Lock& lock, int rounds, std::chrono::milli
     struct Reader {
         support::Event inside;
         support::Event leave;
-        std::jthread thread;
+        support::Thread thread;
     };
     std::deque<Reader> readers;
     std::atomic<bool> writer_inside{false};
     std::atomic<int> before_writer{-1};  // the first is there before the writer asks
     const auto come = [&] {
         auto& reader = readers.emplace_back();
-        reader.thread = std::jthread{[&] {
+        reader.thread = support::Thread{[&] {
             const std::shared_lock guard{lock};
             if (!writer_inside) ++before_writer;
             reader.inside.set();
@@ -96,7 +97,7 @@ int overlapping_readers_before_writer(Lock& lock, int rounds, std::chrono::milli
     };
 
     come();
-    std::jthread writer{[&] {
+    support::Thread writer{[&] {
         const std::unique_lock guard{lock};
         writer_inside = true;
     }};
@@ -178,7 +179,7 @@ TEST_CASE("std::condition_variable_any waits with a shared hold") {
     ReadWriteLock rw;
     std::condition_variable_any changed;
     bool ready = false;
-    std::jthread writer{[&] {
+    support::Thread writer{[&] {
         const auto guard = rw.write();
         ready = true;
         changed.notify_all();
@@ -235,7 +236,7 @@ TEMPLATE_TEST_CASE("timed verbs get the lock when its holder leaves in time", ""
     TestType rw;
     auto guard = rw.write();
     std::atomic<int> got{0};
-    std::vector<std::jthread> waiters;
+    std::vector<support::Thread> waiters;
     waiters.emplace_back([&] { got += rw.try_write_for(support::patience).owns_lock(); });
     waiters.emplace_back([&] { got += rw.try_read_for(support::patience).owns_lock(); });
     waiters.emplace_back([&] { got += rw.try_write_for(std::chrono::hours::max()).owns_lock(); });
@@ -248,7 +249,7 @@ TEMPLATE_TEST_CASE("timed verbs get the lock when its holder leaves in time", ""
 TEST_CASE("a writer that waits keeps new readers and writers from trying past it") {
     ReadWriteLock rw;
     auto reading = rw.read();
-    std::jthread writer{[&] { const auto guard = rw.write(); }};
+    support::Thread writer{[&] { const auto guard = rw.write(); }};
     REQUIRE(support::eventually([&] { return a_writer_waits(rw); }));
     CHECK_FALSE(readable(rw));
     CHECK_FALSE(writable(rw));
@@ -289,7 +290,7 @@ TEMPLATE_TEST_CASE("a stream of writers does not keep a reader out", "", ReadWri
     TestType rw;
     std::atomic<bool> stop{false};
     std::atomic<int> turn{0};
-    std::vector<std::jthread> writers;
+    std::vector<support::Thread> writers;
     // Each holds the lock for so long that the others wait for it, and comes again at once.
     for (int i = 0; i < 3; ++i) {
         writers.emplace_back([&] {
@@ -317,10 +318,10 @@ TEST_CASE("a writer that gives up opens the gate for the readers that waited for
     TimedReadWriteLock rw;
     const auto reading = rw.read();
     bool written = true;
-    std::jthread writer{[&] { written = rw.try_write_for(50ms).owns_lock(); }};
+    support::Thread writer{[&] { written = rw.try_write_for(50ms).owns_lock(); }};
     support::eventually([&] { return a_writer_waits(rw); }, 40ms);
     support::Event inside;
-    std::jthread reader{[&] {
+    support::Thread reader{[&] {
         const auto guard = rw.read();
         inside.set();
     }};
@@ -333,10 +334,10 @@ TEST_CASE("a writer that gives up opens the gate for the readers that waited for
 TEST_CASE("a writer that gives up does not open the gate while another waits") {
     TimedReadWriteLock rw;
     auto reading = rw.read();
-    std::jthread patient{[&] { const auto guard = rw.write(); }};
+    support::Thread patient{[&] { const auto guard = rw.write(); }};
     REQUIRE(support::eventually([&] { return a_writer_waits(rw); }));
     std::atomic<bool> read{false};
-    std::jthread reader{[&] { read = rw.try_read_for(40ms).owns_lock(); }};
+    support::Thread reader{[&] { read = rw.try_read_for(40ms).owns_lock(); }};
     for (int i = 0; i < 20; ++i) {
         CHECK_FALSE(support::on_another_thread([&] { return rw.try_write_for(3ms).owns_lock(); }));
     }
@@ -350,7 +351,7 @@ TEST_CASE("a writer that gives up does not open the gate while another waits") {
 TEST_CASE("a reader whose time runs out at the gate does not slip past the writer that waits") {
     TimedReadWriteLock rw;
     auto reading = rw.read();
-    std::jthread writer{[&] { const auto guard = rw.write(); }};
+    support::Thread writer{[&] { const auto guard = rw.write(); }};
     REQUIRE(support::eventually([&] { return a_writer_waits(rw); }));
     CHECK_FALSE(support::on_another_thread([&] { return rw.try_read_for(5ms).owns_lock(); }));
     CHECK_FALSE(support::on_another_thread([&] { return rw.try_read_for(0s).owns_lock(); }));
@@ -361,7 +362,7 @@ TEST_CASE("nobody passes a writer that waits in the moment in which the lock is 
     BasicReadWriteLock<ScriptedSharedMutex> rw;
     support::Event leave;
     support::Event inside;
-    std::jthread reader{[&] {
+    support::Thread reader{[&] {
         const auto guard = rw.read();
         inside.set();
         leave.wait();
@@ -434,7 +435,7 @@ TEST_CASE("it may be destroyed as soon as the last reader lets a writer in") {
         auto rw = std::make_unique<ReadWriteLock>();
         auto* const shared = rw.get();
         support::Event inside;
-        std::jthread reader{[&inside, shared] {
+        support::Thread reader{[&inside, shared] {
             shared->lock_shared();
             inside.set();
             shared->unlock_shared();

@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/recursive.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <chrono>
@@ -14,7 +15,6 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -49,7 +49,7 @@ struct FakeLock {
     [[nodiscard]] std::uint64_t fence() const noexcept { return 42; }
     [[nodiscard]] bool valid() const { return !lost.stop_requested(); }
     [[nodiscard]] std::chrono::milliseconds remaining() const { return 7ms; }
-    [[nodiscard]] std::stop_token stop_token() const { return lost.get_token(); }
+    [[nodiscard]] support::StopToken stop_token() const { return lost.get_token(); }
 
     explicit FakeLock(FakeLock*& self) { self = this; }
 
@@ -57,7 +57,7 @@ struct FakeLock {
     int unlocks = 0;
     bool refuse = false;
     std::error_code unlock_says;
-    std::stop_source lost;
+    support::StopSource lost;
 };
 
 static_assert(Lockable<Recursive<LocalLock>> && !TimedLockable<Recursive<LocalLock>>);
@@ -241,7 +241,7 @@ TEST_CASE("std::condition_variable_any waits with it at depth one") {
     Recursive<LocalLock> tree;
     std::condition_variable_any changed;
     bool ready = false;
-    std::jthread other{[&] {
+    support::Thread other{[&] {
         const std::scoped_lock guard{tree};
         ready = true;
         changed.notify_all();
@@ -273,7 +273,7 @@ TEST_CASE("a holder whose lease another thread took over has no hold any more") 
     support::Event done;
     support::Event taken;
     std::size_t depth_there = 0;
-    std::jthread successor{[&] {
+    support::Thread successor{[&] {
         tree.lock();  // the fake lets it in, as if the lease had been lost
         taken.set();
         done.wait();
@@ -305,7 +305,7 @@ TEST_CASE("a later thread under the id of one that ended while it held is told s
     bool met = false;
     // The system gives an id again when it likes; as a rule, to the next thread.
     for (int i = 0; i < 1000 && !met; ++i) {
-        std::jthread{[&] {
+        support::Thread{[&] {
             if (std::this_thread::get_id() != dead) return;
             met = true;
             by_lock = error_of([&] { tree.lock(); });

@@ -5,6 +5,7 @@
 #include <codomyrmex/concurrency/scalable_shared_mutex.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -131,13 +132,13 @@ TEMPLATE_TEST_CASE("a hold may end on another thread than it began on", "", Scal
         for (int i = 0; i < 5; ++i)
             reading.emplace_back(mutex);
         CHECK_FALSE(writable(mutex));
-        std::vector<std::jthread> threads;
+        std::vector<support::Thread> threads;
         for (auto& one : reading)
             threads.emplace_back([guard = std::move(one)]() mutable { guard.unlock(); });
         threads.clear();
         std::unique_lock writing{mutex, std::try_to_lock};
         REQUIRE(writing.owns_lock());
-        std::jthread{[guard = std::move(writing)]() mutable { guard.unlock(); }}.join();
+        support::Thread{[guard = std::move(writing)]() mutable { guard.unlock(); }}.join();
         CHECK(readable(mutex));
     }
 }
@@ -162,7 +163,7 @@ TEST_CASE("a writer waits for readers that came by a slot and readers that came 
     CHECK_FALSE(support::on_another_thread([&] { return mutex.try_lock_for(1ms); }));
     std::shared_lock by_mutex{mutex};
     support::Event written;
-    std::jthread writer{[&] {
+    support::Thread writer{[&] {
         const std::unique_lock guard{mutex};
         written.set();
     }};
@@ -177,7 +178,7 @@ TEST_CASE("a writer that waits long enough keeps new readers out, and its turn l
     std::shared_lock reading{mutex};
     support::Event inside;
     support::Event leave;
-    std::jthread writer{[&] {
+    support::Thread writer{[&] {
         const std::unique_lock guard{mutex};
         inside.set();
         leave.wait();
@@ -190,7 +191,7 @@ TEST_CASE("a writer that waits long enough keeps new readers out, and its turn l
     }));
     CHECK_FALSE(readable(mutex));
     support::Event read;
-    std::jthread reader{[&] {
+    support::Thread reader{[&] {
         const std::shared_lock guard{mutex};
         read.set();
     }};
@@ -207,11 +208,11 @@ TEST_CASE("who waits to read when a writer unlocks comes before the next writer"
     std::atomic<int> order{0};
     int read_at = 0;
     int written_at = 0;
-    std::jthread reader{[&] {
+    support::Thread reader{[&] {
         const std::shared_lock guard{mutex};
         read_at = ++order;
     }};
-    std::jthread writer{[&] {
+    support::Thread writer{[&] {
         // Long after the reader waits; it shows nothing if it is not.
         std::this_thread::sleep_for(20ms);
         const std::unique_lock guard{mutex};
@@ -229,8 +230,8 @@ TEST_CASE("a writer that gives up lets those in whom it kept out") {
     ScalableSharedMutex mutex;
     const std::shared_lock reading{mutex};
     bool written = true;
-    std::jthread writer{[&] { written = mutex.try_lock_for(20ms); }};
-    std::vector<std::jthread> readers;
+    support::Thread writer{[&] { written = mutex.try_lock_for(20ms); }};
+    std::vector<support::Thread> readers;
     std::atomic<int> read{0};
     for (int i = 0; i < 3; ++i) {
         readers.emplace_back([&] {
@@ -278,7 +279,7 @@ TEST_CASE("a stream of writers does not keep a reader out, nor readers a writer"
     std::atomic<bool> stop{false};
     std::atomic<int> writes{0};
     std::atomic<int> reads{0};
-    std::vector<std::jthread> threads;
+    std::vector<support::Thread> threads;
     for (int i = 0; i < 3; ++i) {
         threads.emplace_back([&] {
             while (!stop) {
@@ -310,7 +311,7 @@ TEST_CASE("it may be destroyed at once when a reader that unlocks has let a writ
         auto* const shared = mutex.get();
         after_reads(*shared, reads);
         support::Event inside;
-        std::jthread reader{[&inside, shared] {
+        support::Thread reader{[&inside, shared] {
             shared->lock_shared();
             inside.set();
             shared->unlock_shared();
@@ -330,7 +331,7 @@ TEST_CASE("it may be destroyed at once when a writer that unlocks has let a read
         auto* const shared = mutex.get();
         after_reads(*shared, reads);
         support::Event inside;
-        std::jthread writer{[&inside, shared] {
+        support::Thread writer{[&inside, shared] {
             shared->lock();
             inside.set();
             shared->unlock();

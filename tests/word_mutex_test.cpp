@@ -5,6 +5,7 @@
 #include <codomyrmex/concurrency/word_mutex.hpp>
 
 #include "support/catch2.hpp"
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -71,7 +72,7 @@ TEST_CASE("it is held by one at a time") {
 TEST_CASE("a hold may end on another thread than it began on") {
     WordMutex mutex;
     mutex.lock();
-    std::jthread{[&] { mutex.unlock(); }}.join();
+    support::Thread{[&] { mutex.unlock(); }}.join();
     CHECK(mutex.try_lock());
     mutex.unlock();
 }
@@ -99,7 +100,7 @@ TEST_CASE("all who sleep get it, those between whom one gave up too") {
     mutex.lock();
     std::atomic<int> got{0};
     std::atomic<int> gave_up{0};
-    std::vector<std::jthread> threads;
+    std::vector<support::Thread> threads;
     for (int i = 0; i < 9; ++i) {
         threads.emplace_back([&, i] {
             if (i % 3 == 1) {
@@ -151,7 +152,7 @@ TEST_CASE("std::condition_variable_any waits with it") {
     WordMutex mutex;
     std::condition_variable_any changed;
     bool ready = false;
-    std::jthread setter{[&] {
+    support::Thread setter{[&] {
         const std::scoped_lock guard{mutex};
         ready = true;
         changed.notify_all();
@@ -172,7 +173,7 @@ TEST_CASE("it may be destroyed at once by a waiter that slept when it was unlock
         auto mutex = std::make_unique<WordMutex>();
         auto* const shared = mutex.get();
         support::Event inside;
-        std::jthread holder{[&inside, shared] {
+        support::Thread holder{[&inside, shared] {
             shared->lock();
             inside.set();
             std::this_thread::sleep_for(200us);

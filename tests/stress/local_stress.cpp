@@ -13,6 +13,7 @@
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 #include <codomyrmex/concurrency/word_mutex.hpp>
 
+#include "support/thread.hpp"
 #include "support/threads.hpp"
 
 #include <atomic>
@@ -55,7 +56,7 @@ bool run(const char* name, std::chrono::seconds time, const std::function<void(D
          const std::function<bool()>& right) {
     std::atomic<bool> stop{false};
     std::atomic<unsigned long long> steps{0};
-    std::vector<std::jthread> workers;
+    std::vector<support::Thread> workers;
     for (int thread = 0; thread < threads; ++thread) {
         workers.emplace_back([&, thread] {
             Dice dice{thread};

@@ -11,6 +11,8 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 
+#include "support/thread.hpp"
+
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -19,7 +21,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,7 +42,7 @@ class FakeServer {
         std::uint64_t fence;
         bool contended;
         bool lost = false;
-        std::stop_source stop{};
+        StopSource stop{};
     };
 
     /// Returns: null if the deadline came first.
@@ -165,8 +166,8 @@ class FakeServerLease {
     [[nodiscard]] std::uint64_t fence() const noexcept { return hold_ ? hold_->fence : 0; }
     [[nodiscard]] bool contended() const noexcept { return hold_ && hold_->contended; }
 
-    [[nodiscard]] std::stop_token stop_token() const {
-        return hold_ ? hold_->stop.get_token() : std::stop_token{};
+    [[nodiscard]] StopToken stop_token() const {
+        return hold_ ? hold_->stop.get_token() : StopToken{};
     }
 
     bool release() {
@@ -277,8 +278,8 @@ class FakeLeasingLock : public FakeLeasing {
         return observe([](const auto& lease) { return lease.remaining(); },
                        std::chrono::milliseconds{0});
     }
-    [[nodiscard]] std::stop_token stop_token() const {
-        return observe([](const auto& lease) { return lease.stop_token(); }, std::stop_token{});
+    [[nodiscard]] StopToken stop_token() const {
+        return observe([](const auto& lease) { return lease.stop_token(); }, StopToken{});
     }
 
     lease_type lease() { return take(1, Deadline::never()); }

@@ -9,10 +9,11 @@
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 
+#include "support/thread.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <stop_token>
 #include <utility>
 
 namespace support {
@@ -23,7 +24,7 @@ struct FakeBackend {
     int releases = 0;
     std::uint64_t fence = 0;
     bool reachable = true;
-    std::stop_source lost;
+    StopSource lost;
 };
 
 class FakeLease {
@@ -54,7 +55,7 @@ class FakeLease {
     }
 
     [[nodiscard]] std::uint64_t fence() const noexcept { return fence_; }
-    [[nodiscard]] std::stop_token stop_token() const { return backend_->lost.get_token(); }
+    [[nodiscard]] StopToken stop_token() const { return backend_->lost.get_token(); }
 
     bool release() {
         using codomyrmex::concurrency::LockErrc;

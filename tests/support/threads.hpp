@@ -7,6 +7,8 @@
 #ifndef CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_THREADS_HPP
 #define CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_THREADS_HPP
 
+#include "support/thread.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -62,7 +64,7 @@ bool eventually(Ready ready, std::chrono::milliseconds within = patience) {
 template <class Work>
 void run_together(int count, Work work) {
     Event start;
-    std::vector<std::jthread> threads;
+    std::vector<Thread> threads;
     for (int index = 0; index < count; ++index) {
         threads.emplace_back([&start, &work, index] {
             start.wait();
@@ -76,7 +78,7 @@ void run_together(int count, Work work) {
 template <class Work>
 auto on_another_thread(Work work) {
     decltype(work()) result{};
-    std::jthread{[&] { result = work(); }}.join();
+    Thread{[&] { result = work(); }}.join();
     return result;
 }
 
@@ -142,7 +144,7 @@ void destroy_after_hand_over(int rounds, Make make, Take take, Release release) 
         auto primitive = make();
         auto* const shared = primitive.get();
         Event taken;
-        std::jthread giver{[&, shared] {
+        Thread giver{[&, shared] {
             take(*shared);
             taken.set();
             release(*shared);

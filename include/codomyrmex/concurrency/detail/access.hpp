@@ -282,11 +282,12 @@ struct SlotAccess {
     }
 };
 
-/// Whether the lease had to wait for somebody, where it can tell.
+/// Whether the lease had to wait for somebody, where it can tell. (The lease is asked, not the
+/// hold: the arrow of libc++'s std::optional is not noexcept.)
 template <class Hold>
 [[nodiscard]] bool was_contended(const Hold& hold) noexcept {
-    if constexpr (requires {
-                      { hold->contended() } noexcept -> std::same_as<bool>;
+    if constexpr (requires(decltype(*hold) lease) {
+                      { lease.contended() } noexcept -> std::same_as<bool>;
                   }) {
         return hold && hold->contended();
     } else {
@@ -297,8 +298,8 @@ template <class Hold>
 /// How the lease came from the one before it, where it can tell.
 template <class Hold>
 [[nodiscard]] HandOver hand_over_of(const Hold& hold) noexcept {
-    if constexpr (requires {
-                      { hold->hand_over() } noexcept -> std::same_as<HandOver>;
+    if constexpr (requires(decltype(*hold) lease) {
+                      { lease.hand_over() } noexcept -> std::same_as<HandOver>;
                   }) {
         return hold ? hold->hand_over() : HandOver::none;
     } else {

@@ -32,7 +32,7 @@
 #include <utility>
 #include <version>
 #if !defined(__cpp_lib_jthread)
-#error "The Redis half needs std::stop_token: use libstdc++, or libc++ with -fexperimental-library"
+#error "The Redis half needs std::stop_token: libstdc++, or libc++ 18 with -fexperimental-library"
 #endif
 #include <stop_token>
 
