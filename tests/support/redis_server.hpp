@@ -354,8 +354,8 @@ class RedisServer {
               "+subscribe", "+pubsub|numsub",
               // Of semaphores and read-write locks.
               "+hget", "+hset", "+hdel", "+hincrby", "+zscore", "+zrangebyscore", "+pexpireat",
-              // Of operators.
-              "+scan", "+zcount"}) {
+              // Of operators, and of a quorum with a least uptime.
+              "+scan", "+zcount", "+info"}) {
             words.emplace_back(rule);
         }
         return words;
