@@ -121,8 +121,8 @@ using test_support::Fault;
 using Wrong = Scenario::Wrong;
 using Workers = Scenario::Workers;
 
-// How a request for a lock begins, by digest or with its body: the only one with 13 words.
-inline constexpr const char* acquire_request = "*13\r\n";
+// How a request for a lock begins, by digest or with its body: the only one with 14 words.
+inline constexpr const char* acquire_request = "*14\r\n";
 
 inline WorkerProcess& add(Workers& workers, WorkerProcess worker) {
     return *workers.emplace_back(std::make_unique<WorkerProcess>(std::move(worker)));

@@ -384,8 +384,13 @@ class Socket {
             return SocketResult::failed;
         }
         std::memcpy(address.sun_path, path.data(), path.size());
-        return connect_to(AF_UNIX, reinterpret_cast<const sockaddr*>(&address), sizeof address,
-                          deadline, tick);
+        const SocketResult result = connect_to(AF_UNIX, reinterpret_cast<const sockaddr*>(&address),
+                                               sizeof address, deadline, tick);
+        // So that thousands of renewals go in few writes, as TCP's own room allows. Less is no
+        // failure.
+        const int room = 512 * 1024;
+        if (is_open()) ::setsockopt(file_, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+        return result;
     }
 
     template <class Tick>
@@ -418,9 +423,6 @@ class Socket {
 
     // From here on who must not sleep says so with each call.
     SocketResult connected() {
-        // So that thousands of renewals go in few writes. Less is no failure.
-        const int room = 512 * 1024;
-        ::setsockopt(file_, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         const timeval slice{
             0, static_cast<suseconds_t>(std::chrono::microseconds{receive_slice}.count())};
         const int flags = ::fcntl(file_, F_GETFL);

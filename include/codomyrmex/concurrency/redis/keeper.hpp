@@ -686,6 +686,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     void give_up_all() {
+        const Pipeline::Cork together{pipeline};
         queues.give_up_all(
             [this](const std::shared_ptr<Tenure>& tenure) { release(tenure, nullptr); });
     }

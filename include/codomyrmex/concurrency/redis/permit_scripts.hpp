@@ -163,7 +163,7 @@ return say(0, now, rank, left, number)
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "c750c07e5f123a9084fd7f774198a71a17dd67bd",
+    "ab4d3f3fd6fc2d8af6c123253fb93cbbac103f07",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and

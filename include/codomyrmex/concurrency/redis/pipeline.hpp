@@ -75,7 +75,8 @@ class Pipeline {
             drive(lock, mine);
         } else {
             // Not at the end of the round trip that is under way.
-            write_soon(lock);
+            gather(lock, deadline);
+            if (!gathers_) write_now();
             lock.unlock();
             wait(mine);
         }
@@ -102,7 +103,8 @@ class Pipeline {
             return;
         }
         if (corked || corks_ != 0) return;
-        write_soon(lock);
+        // The sender may hold locks of its own, so it does not wait for others to add theirs.
+        if (!gathers_) write_now();
         call_for_attention(lock);
     }
 
@@ -138,6 +140,7 @@ class Pipeline {
         const bool free = !std::exchange(driving_, true);
         try {
             if (free) step(lock, at_once(), deadline, tick, ended);
+            if (!free) write_now();
         } catch (...) {
             // Out of memory. Others go on with a connection whose state they can rely on.
             if (!lock.owns_lock()) lock.lock();
@@ -235,6 +238,8 @@ class Pipeline {
 
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};
+    // What a yield may cost beside a thread that computes, and some more.
+    static constexpr std::chrono::milliseconds time_slice{10};
 
     [[nodiscard]] static Deadline at_once() noexcept {
         return Deadline::after(std::chrono::nanoseconds::zero());
@@ -382,7 +387,10 @@ class Pipeline {
         if (!connected_) {
             if (queue_.unsent() == 0 || !connect(lock, connect_by, tick, ended)) return;
         }
-        if (queue_.unsent() != 0) gather(lock);
+        if (queue_.unsent() != 0) {
+            gather(lock, until);
+            if (broken_) return;
+        }
         write(lock, ended);
         // What came while it wrote.
         if (connected_ && queue_.unsent() != 0) write(lock, ended);
@@ -439,10 +447,13 @@ class Pipeline {
                !connection_.is_ready();
     }
 
-    // Lets others add what they are about to send, where that was seen to pay.
-    void gather(Lock& lock) {
+    // Lets others add what they are about to send, where that was seen to pay. The first of those
+    // who come together does so, and then writes for all.
+    void gather(Lock& lock, Deadline deadline) {
         const bool others = callers_.load(std::memory_order_relaxed) > 1;
-        if (!others || gathers_ || !gathering_.worth_it()) return;
+        if (!others || gathers_ || deadline.expired_within(time_slice) || !gathering_.worth_it()) {
+            return;
+        }
         gathers_ = true;
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
         lock.unlock();
@@ -452,14 +463,6 @@ class Pipeline {
         lock.lock();
         gathers_ = false;
         gathering_.learn(added_.load(std::memory_order_relaxed) - before, took);
-    }
-
-    // For who does not drive: so that many threads share a write, the first writes for those that
-    // come while it gathers.
-    void write_soon(Lock& lock) {
-        if (gathers_) return;
-        gather(lock);
-        if (queue_.unsent() != 0) write_now();
     }
 
     // Moves what is unsent into the output.
@@ -490,6 +493,7 @@ class Pipeline {
 
     // The same for who does not drive: without waiting, and what goes wrong is left to the driver.
     void write_now() noexcept {
+        if (queue_.unsent() == 0) return;
         try {
             try_write();
         } catch (const std::exception&) {

@@ -122,13 +122,16 @@ inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter)
         redis.call('ZREM', queue, '')
         return -1
     end
-    local score = time[1] * 1000000 + time[2]
-    local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
-    if last then score = math.max(score, last + 1) end
-    local joined = redis.call('ZADD', queue, 'NX', string.format('%.0f', score), waiter)
+    local rank = redis.call('ZRANK', queue, waiter)
+    if not rank then
+        local score = time[1] * 1000000 + time[2]
+        local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
+        if last then score = math.max(score, last + 1) end
+        redis.call('ZADD', queue, string.format('%.0f', score), waiter)
+        rank = redis.call('ZCARD', queue) - 1
+    end
     redis.call('PEXPIRE', queue, '60000')
-    if joined == 1 then return redis.call('ZCARD', queue) - 1 end
-    return redis.call('ZRANK', queue, waiter)
+    return rank
 end
 )lua";
 
@@ -235,7 +238,7 @@ return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "0947fc135871df49da695b46d7725967e3303f84",
+                                       "2fee36ab375a8aa29fa9aef52257a3036cf99898",
                                        {acquire_body.data(), acquire_body.size()}};
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
