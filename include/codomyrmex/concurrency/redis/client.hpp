@@ -11,12 +11,19 @@
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
+#include <codomyrmex/concurrency/redis/batch.hpp>
 #include <codomyrmex/concurrency/redis/client_core.hpp>
+#include <codomyrmex/concurrency/redis/client_options.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/holder.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/inspect.hpp>
+#include <codomyrmex/concurrency/redis/keeper.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/pipeline.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -155,7 +162,7 @@ class RedisClient {
     /// Returns: for each its hold, or none and whether the server's answer says why.
     /// Throws: std::bad_alloc; what was obtained until then is given back.
     /// Cost: one round trip for all.
-    [[nodiscard]] std::vector<redis::ClientCore::Tried> try_acquire_all(
+    [[nodiscard]] std::vector<redis::Tried> try_acquire_all(
         const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities) {
         return root_->core().try_acquire_all(identities);
     }
@@ -218,14 +225,14 @@ class RedisClient {
             throw LockError(LockErrc::lease_lost,
                             "'" + hold->name() + "' is the parent's, not this process'");
         }
-        return root_->core().reweigh(hold, weight, deadline);
+        return root_->core().permits().reweigh(hold, weight, deadline);
     }
 
     /// Changes how many permits the semaphore has. Returns: how many it had; 0 if not known.
     /// Throws: LockError. Cost: one round trip.
     std::uint64_t resize(const redis::LockIdentity& identity, std::uint64_t capacity,
                          Deadline deadline) {
-        return root_->core().resize(identity, capacity, deadline);
+        return root_->core().permits().resize(identity, capacity, deadline);
     }
 
     /// The connection of this process, for a quorum, which asks many at once.

@@ -12,7 +12,6 @@
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/acquisition.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
-#include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
@@ -21,6 +20,7 @@
 #include <codomyrmex/concurrency/redis/quorum_commands.hpp>
 #include <codomyrmex/concurrency/redis/quorum_core.hpp>
 #include <codomyrmex/concurrency/redis/quorum_options.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <atomic>
 #include <cstddef>
