@@ -8,7 +8,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/detail/per_process.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/acquisition.hpp>
@@ -25,8 +25,6 @@
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/released.hpp>
 
-#include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -34,7 +32,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -246,37 +243,26 @@ class RedisClient {
     }
 
   private:
-    // What outlives a fork: after it the child makes a core of its own. The parent's, of which the
-    // child has a copy with threads missing and mutexes in any state, is never touched there.
+    // What outlives a fork.
     struct Root {
         Root(Endpoint to, ClientOptions with)
             : endpoint{std::move(to)},
               options{redis::effective_options(endpoint, std::move(with))},
-              core_{new redis::ClientCore{endpoint, options}} {}
-        Root(const Root&) = delete;
-        Root& operator=(const Root&) = delete;
-        ~Root() {
-            const redis::ClientCore* const last = core_.load(std::memory_order_acquire);
-            if (!last->forked()) delete last;
-        }
+              core_{make_core()} {}
 
         [[nodiscard]] redis::ClientCore& core() {
-            redis::ClientCore* current = core_.load(std::memory_order_acquire);
-            if (!current->forked()) return *current;
-            auto fresh = std::make_unique<redis::ClientCore>(endpoint, options);
-            if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
-                // So that the server sees the parent's connections end when the parent does.
-                current->close_in_child();
-                return *fresh.release();
-            }
-            return *current;
+            return core_.get([this] { return make_core(); });
         }
 
         const Endpoint endpoint;
         const ClientOptions options;
 
       private:
-        std::atomic<redis::ClientCore*> core_;
+        [[nodiscard]] std::unique_ptr<redis::ClientCore> make_core() const {
+            return std::make_unique<redis::ClientCore>(endpoint, options);
+        }
+
+        detail::PerProcess<redis::ClientCore> core_;
     };
 
     [[nodiscard]] redis::Inspector inspector() const {
