@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of what connection_test.cpp does not reach of socket.hpp: the wait itself, and the
-// resolution of names.
+// Tests of what connection_test.cpp does not reach of socket.hpp: the wait itself, of
+// socket_wait.hpp, and the resolution of names, of resolution.hpp.
 
-#include <codomyrmex/concurrency/detail/socket.hpp>
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/resolution.hpp>
+#include <codomyrmex/concurrency/detail/socket_wait.hpp>
 
 #include "support/catch2.hpp"
 #include "support/process.hpp"

@@ -9,13 +9,13 @@
 #define CODOMYRMEX_CONCURRENCY_TESTS_FAULTS_RECORDER_HPP
 
 #include "faults/record.hpp"
+#include "support/boot_time.hpp"
 #include "support/process.hpp"
 
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <ctime>
 #include <fcntl.h>
 #include <string>
 #include <string_view>
@@ -24,12 +24,7 @@
 
 namespace faults {
 
-/// Nanoseconds since boot, on a clock that all processes share and that runs through suspend.
-[[nodiscard]] inline std::int64_t boot_time() {
-    timespec value{};
-    ::clock_gettime(CLOCK_BOOTTIME, &value);
-    return std::int64_t{value.tv_sec} * 1'000'000'000 + value.tv_nsec;
-}
+using test_support::boot_time;
 
 /// What is acquired: a name, and how.
 struct Target {

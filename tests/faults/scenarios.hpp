@@ -17,6 +17,7 @@
 #include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"
+#include "support/threads.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -76,16 +77,6 @@ class Stage {
         proxy_.add(test_support::Fault::reply("-BUSY as the scenario wants it\r\n")
                        .on(std::string{codomyrmex::concurrency::redis::renew_script.sha1})
                        .always());
-    }
-
-    /// Waits until `ready()`, for some seconds. Returns: whether it came.
-    template <class Ready>
-    [[nodiscard]] static bool eventually(Ready ready) {
-        for (int i = 0; i < 1'500; ++i) {
-            if (ready()) return true;
-            std::this_thread::sleep_for(std::chrono::milliseconds{2});
-        }
-        return false;
     }
 
     /// Both give back what they have.
@@ -168,9 +159,11 @@ inline bool late_grant(Stage& stage, Workers& workers, Wrong&) {
     auto& third = add(workers, stage.worker(false));
     if (first.ask(stage.take(5'000, 1'000)) != "held") return false;
     second.tell(stage.take(5'000, 5'000));
-    if (!Stage::eventually([&] {
-            return stage.server().command({"ZCARD", stage.queue()}).number == 1;
-        })) {
+    if (!support::eventually(
+            [&] {
+                return stage.server().command({"ZCARD", stage.queue()}).number == 1;
+            },
+            3s)) {
         return false;
     }
     // It has just asked again, and will not for a while.
@@ -182,7 +175,7 @@ inline bool late_grant(Stage& stage, Workers& workers, Wrong&) {
     if (second.answer() != "held") return false;
     stage.proxy().set(test_support::FaultProxy::Mode::black_hole);
     const bool passed =
-        Stage::eventually([&] { return third.ask(stage.take(2'000, 0)) == "held"; });
+        support::eventually([&] { return third.ask(stage.take(2'000, 0)) == "held"; }, 3s);
     stage.proxy().delay(0ms);
     stage.proxy().set(test_support::FaultProxy::Mode::forward);
     Stage::give_back(second, third);
@@ -232,10 +225,10 @@ inline bool waiter_gives_up(Stage& stage, Workers& workers, Wrong& wrong) {
     if (holder.ask(stage.take(5'000, 1'000)) != "held") return false;
     waiter.tell(stage.take(1'000, 200));
     const auto standing = [&] { return stage.server().command({"ZCARD", stage.queue()}).number; };
-    const bool stood = Stage::eventually([&] { return standing() == 1; });
+    const bool stood = support::eventually([&] { return standing() == 1; }, 3s);
     (void)waiter.answer();
     if (!stood) return false;
-    if (!Stage::eventually([&] { return standing() == 0; })) {
+    if (!support::eventually([&] { return standing() == 0; }, 3s)) {
         wrong.emplace_back("a waiter that gave up still stands in the queue");
     }
     (void)holder.ask("give");

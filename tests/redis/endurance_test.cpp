@@ -9,11 +9,13 @@
 
 #include <codomyrmex/concurrency/redis/lock.hpp>
 
+#include "faults/fenced_turn.hpp"
+#include "faults/recorder.hpp"
+#include "faults/report.hpp"
+#include "support/boot_time.hpp"
 #include "support/catch2.hpp"
 #include "support/environment.hpp"
 #include "support/fenced_register.hpp"
-#include "support/fenced_turn.hpp"
-#include "support/history.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"
@@ -101,12 +103,12 @@ TEST_CASE("connections that are killed all the time leave no violation, and no c
             ++working;
             threads.emplace_back([&, client, thread, &own = clients.back()] {
                 const std::size_t which = static_cast<std::size_t>(thread) % lock_count;
-                Recorder recorder{history(which), client, thread};
+                faults::Recorder recorder{history(which), client, thread};
                 FencedRegister shared{resource(which)};
                 RedisLock lock{"endurance " + std::to_string(which), own, {.ttl = 2s}};
                 while (!done) {
-                    fenced_turn(
-                        recorder, shared,
+                    faults::fenced_turn(
+                        recorder, shared, limit,
                         [&](std::error_code& error) {
                             return timed(waits, [&] { return lock.try_lease_for(limit, error); });
                         },
@@ -133,27 +135,28 @@ TEST_CASE("connections that are killed all the time leave no violation, and no c
     REQUIRE(all_ended);
     threads.clear();
 
-    std::size_t tenures = 0;
-    std::size_t failed = 0;
-    std::size_t refused = 0;
-    std::size_t lost = 0;
-    std::size_t unknown = 0;
+    std::uint64_t acquired = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t refused = 0;
+    std::uint64_t lost = 0;
+    std::uint64_t unknown = 0;
     for (std::size_t lock = 0; lock < lock_count; ++lock) {
-        const Verdict verdict = check(read_history(history(lock)));
-        CAPTURE(lock, verdict.to_string());
-        CHECK(verdict.violations() == 0);
+        const faults::Turns turns = faults::judge_turns(history(lock));
+        const faults::Report& report = turns.report;
+        CAPTURE(lock, report.to_string());
+        CHECK(report.total() == 0);
         CHECK(violations_of(FencedRegister{resource(lock)}.accesses()).empty());
-        CHECK(verdict.tenures.size() > 10);
-        CHECK(verdict.cut_off == 0);
-        tenures += verdict.tenures.size();
-        failed += verdict.failed;
-        refused += verdict.refused;
-        lost += verdict.lost;
-        unknown += verdict.unknown;
+        CHECK(report.acquired > 10);
+        CHECK(report.cut_off == 0);
+        acquired += report.acquired;
+        failed += report.failed;
+        refused += report.refused;
+        lost += report.lost;
+        unknown += report.unknown;
     }
     std::cout << "killed connections: " << client_count * threads_each << " threads, "
               << client_count << " clients, " << lock_count << " locks, " << duration.count()
-              << " s: " << killed << " connections in " << kills << " rounds, " << tenures
+              << " s: " << killed << " connections in " << kills << " rounds, " << acquired
               << " acquisitions, " << refused << " refused, " << failed << " failed, " << lost
               << " lost, " << unknown << " unknown; the longest wait " << seconds(waits.get())
               << " s of " << limit.count() << ", release " << seconds(releases.get()) << " s\n";

@@ -11,6 +11,7 @@
 #include "support/fault_proxy.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
+#include "support/threads.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -28,6 +29,7 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::eventually;
 using test_support::FakeClient;
 using test_support::Fault;
 using test_support::FaultProxy;
@@ -38,15 +40,6 @@ namespace {
 using FakeLock = BasicRedisLock<FakeClient>;
 
 /// Waits for what another thread or process brings about. Returns: whether it came.
-bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit = 10s) {
-    const Deadline deadline = Deadline::after(limit);
-    while (!condition()) {
-        if (deadline.expired()) return false;
-        std::this_thread::sleep_for(1ms);
-    }
-    return true;
-}
-
 std::chrono::milliseconds time_of(const std::function<void()>& call) {
     const auto begin = std::chrono::steady_clock::now();
     call();

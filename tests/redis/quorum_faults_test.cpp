@@ -8,6 +8,7 @@
 
 #include "support/catch2.hpp"
 #include "support/quorum_nodes.hpp"
+#include "support/threads.hpp"
 
 #include <algorithm>
 #include <array>
@@ -22,29 +23,12 @@
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
 using namespace test_support;
+using support::error_of;
+using support::eventually;
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-template <class Function>
-LockErrc error_of(Function&& function) {
-    try {
-        function();
-    } catch (const LockError& error) {
-        return static_cast<LockErrc>(error.code().value());
-    }
-    return LockErrc{};
-}
-
-/// Every two of five.
-std::vector<std::array<std::size_t, 2>> pairs() {
-    std::vector<std::array<std::size_t, 2>> all;
-    for (std::size_t a = 0; a < 5; ++a)
-        for (std::size_t b = a + 1; b < 5; ++b)
-            all.push_back({a, b});
-    return all;
-}
 
 }  // namespace
 
@@ -53,7 +37,7 @@ TEST_CASE("A quorum lock goes on while any two of five are dead") {
     QuorumNodes nodes{5};
     QuorumLock lock{"ledger", nodes.quorum()};
     std::uint64_t last = 0;
-    for (const auto& [a, b] : pairs()) {
+    for (const auto& [a, b] : pairs_of_five()) {
         CAPTURE(a, b);
         nodes.server(a).kill();
         nodes.server(b).kill();
@@ -76,7 +60,7 @@ TEST_CASE("A quorum lock goes on while any two of five are stopped") {
     { const std::scoped_lock guard{lock}; }
     std::uint64_t last = 0;
     Clock::duration longest{0};
-    for (const auto& [a, b] : pairs()) {
+    for (const auto& [a, b] : pairs_of_five()) {
         CAPTURE(a, b);
         nodes.server(a).stop();
         nodes.server(b).stop();
@@ -93,7 +77,7 @@ TEST_CASE("A quorum lock goes on while any two of five are stopped") {
     }
     // Who waited for one of those would have waited for half a minute.
     CHECK(longest < 10s);
-    CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
 }
 
 TEST_CASE("Two nodes that answer a second late delay nobody, and their late votes are given back") {
@@ -111,11 +95,11 @@ TEST_CASE("Two nodes that answer a second late delay nobody, and their late vote
         CHECK(lease.release());
     }
     CHECK(Clock::now() - start < 10s);
-    CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
     // What cannot be known to be undone is released until its time is over.
     nodes.proxy(1).delay(0s);
     nodes.proxy(3).delay(0s);
-    CHECK(comes_true([&] { return client.stats().releases_pending == 0; }));
+    CHECK(eventually([&] { return client.stats().releases_pending == 0; }));
 }
 
 TEST_CASE("With three of five down, the error names each and comes after patience") {
@@ -145,7 +129,7 @@ TEST_CASE("With three of five down, the error names each and comes after patienc
     const auto free = [&] {
         return nodes.holder(1, "ledger").empty() && nodes.holder(3, "ledger").empty();
     };
-    CHECK(comes_true(free));
+    CHECK(eventually(free));
     std::error_code code;
     CHECK_FALSE(lock.try_lock_for(50ms, code));
     CHECK(code == LockErrc::backend_unavailable);
@@ -174,7 +158,7 @@ TEST_CASE("A majority that refuses for good is an error at once, a minority is n
     nodes.server(1).command({"RPUSH", QuorumNodes::key("foreign"), "by somebody"});
     QuorumLock foreign{"foreign", nodes.quorum()};
     CHECK(error_of([&] { foreign.lock(); }) == LockErrc::foreign_key);
-    CHECK(comes_true([&] { return nodes.holder(2, "foreign").empty(); }));
+    CHECK(eventually([&] { return nodes.holder(2, "foreign").empty(); }));
 }
 
 TEST_CASE("A failed round leaves no key behind, and its holder's stay") {
@@ -187,8 +171,8 @@ TEST_CASE("A failed round leaves no key behind, and its holder's stay") {
     QuorumLock lock{"ledger", client};
     CHECK_FALSE(lock.try_lock());
     CHECK_FALSE(lock.try_lock_for(50ms));
-    CHECK(comes_true([&] { return nodes.held("ledger") == 3; }));
-    CHECK(comes_true([&] { return client.stats().releases_pending == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 3; }));
+    CHECK(eventually([&] { return client.stats().releases_pending == 0; }));
     for (const std::size_t node : {0U, 1U, 2U})
         CHECK(nodes.holder(node, "ledger") == "other");
 }
@@ -199,7 +183,7 @@ TEST_CASE("A vote that comes after the round failed is given back") {
     QuorumClient client = nodes.quorum({.node_timeout = 100ms});
     QuorumLock lock{"ledger", client};
     { const std::scoped_lock guard{lock}; }
-    REQUIRE(comes_true([&] { return nodes.held("ledger") == 0; }));
+    REQUIRE(eventually([&] { return nodes.held("ledger") == 0; }));
     // One is another's, two answer too late: no majority. By then they have granted it.
     nodes.server(0).command({"SET", QuorumNodes::key("ledger"), "other 1", "PX", "60000"});
     SECTION("the answers are late") {
@@ -223,7 +207,7 @@ TEST_CASE("A vote that comes after the round failed is given back") {
     if (won) lock.unlock();
     nodes.proxy(1).release();
     nodes.proxy(2).release();
-    CHECK(comes_true([&] { return nodes.held("ledger") == 1; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 1; }));
     nodes.server(0).command({"DEL", QuorumNodes::key("ledger")});
     CHECK(lock.try_lock_for(5s));
 }
@@ -234,14 +218,14 @@ TEST_CASE("A script cache that was flushed costs a retry, nothing else") {
     QuorumClient client = nodes.quorum();
     QuorumLock lock{"ledger", client};
     { const std::scoped_lock guard{lock}; }
-    REQUIRE(comes_true([&] { return nodes.held("ledger") == 0; }));
+    REQUIRE(eventually([&] { return nodes.held("ledger") == 0; }));
     for (std::size_t node = 0; node < 3; ++node)
         nodes.server(node).command({"SCRIPT", "FLUSH"});
     QuorumLease lease = lock.lease();
     for (std::size_t node = 0; node < 3; ++node)
         nodes.server(node).command({"SCRIPT", "FLUSH"});
     CHECK(lease.release());
-    CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
 }
 
 TEST_CASE("A time to live that the answers outlast is refused, and nothing is left") {
@@ -252,5 +236,5 @@ TEST_CASE("A time to live that the answers outlast is refused, and nothing is le
     for (std::size_t node = 0; node < 3; ++node)
         nodes.proxy(node).delay(80ms);
     CHECK(error_of([&] { (void)lock.try_lock(); }) == LockErrc::validity_exhausted);
-    CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
 }

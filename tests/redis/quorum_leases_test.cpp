@@ -7,6 +7,7 @@
 
 #include "support/catch2.hpp"
 #include "support/quorum_nodes.hpp"
+#include "support/threads.hpp"
 
 #include <array>
 #include <atomic>
@@ -20,19 +21,7 @@
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
 using namespace test_support;
-
-namespace {
-
-/// Every two of five.
-std::vector<std::array<std::size_t, 2>> pairs() {
-    std::vector<std::array<std::size_t, 2>> all;
-    for (std::size_t a = 0; a < 5; ++a)
-        for (std::size_t b = a + 1; b < 5; ++b)
-            all.push_back({a, b});
-    return all;
-}
-
-}  // namespace
+using support::eventually;
 
 TEST_CASE("A renewal gives its key to a node that lost it, and takes none of another's") {
     if (!RedisServer::available()) SKIP("no redis-server");
@@ -40,23 +29,23 @@ TEST_CASE("A renewal gives its key to a node that lost it, and takes none of ano
     QuorumClient client = nodes.quorum();
     QuorumLock lock{"ledger", client, {.ttl = 3s}};
     QuorumLease lease = lock.lease();
-    REQUIRE(comes_true([&] { return nodes.held("ledger") == 5; }));
+    REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
     const std::string key = QuorumNodes::key("ledger");
     nodes.server(0).command({"FLUSHALL"});
     nodes.server(1).command({"SET", key, "other 1", "PX", "60000"});
     const bool renewed = lease.renew();
     CHECK(renewed);
-    CHECK(comes_true([&] { return nodes.holder(0, "ledger") == lease.token(); }));
+    CHECK(eventually([&] { return nodes.holder(0, "ledger") == lease.token(); }));
     CHECK(nodes.fence(0, "ledger") == std::to_string(lease.fence()));
     CHECK(nodes.holder(1, "ledger") == "other");
     CHECK(nodes.server(1).command({"PTTL", key}).number > 50'000);
-    CHECK(comes_true([&] { return client.stats().repairs == 1; }));
+    CHECK(eventually([&] { return client.stats().repairs == 1; }));
     // The background does the same.
     nodes.server(2).command({"DEL", key});
-    CHECK(comes_true([&] { return nodes.holder(2, "ledger") == lease.token(); }));
+    CHECK(eventually([&] { return nodes.holder(2, "ledger") == lease.token(); }));
     CHECK(lease.valid());
     CHECK(lease.release());
-    CHECK(comes_true([&] { return nodes.held("ledger") == 1; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 1; }));
     CHECK(nodes.holder(1, "ledger") == "other");
 }
 
@@ -69,7 +58,7 @@ TEST_CASE("A lease is renewed for as long as it is held, also with a minority do
     nodes.server(0).kill();
     nodes.server(3).stop();
     const std::uint64_t before = client.stats().renewals;
-    CHECK(comes_true([&] { return client.stats().renewals >= before + 6; }));
+    CHECK(eventually([&] { return client.stats().renewals >= before + 6; }));
     CHECK(lease.valid());
     CHECK(lease.release());
     nodes.server(3).cont();
@@ -88,7 +77,7 @@ TEST_CASE("A lease that a majority gave to another is lost, and its holder is to
         for (const std::size_t node : {0U, 1U, 2U})
             nodes.server(node).command(
                 {"SET", QuorumNodes::key("ledger"), "other 1", "PX", "60000"});
-        CHECK(comes_true([&] { return lease.stop_token().stop_requested(); }));
+        CHECK(eventually([&] { return lease.stop_token().stop_requested(); }));
         CHECK_FALSE(lease.valid());
         CHECK_FALSE(lease.release());
         for (const std::size_t node : {0U, 1U, 2U})
@@ -96,14 +85,14 @@ TEST_CASE("A lease that a majority gave to another is lost, and its holder is to
     }
     SECTION("by the release") {
         QuorumLease lease = lock.lease();
-        REQUIRE(comes_true([&] { return nodes.held("ledger") == 5; }));
+        REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
         for (const std::size_t node : {0U, 1U, 2U})
             nodes.server(node).command({"DEL", QuorumNodes::key("ledger")});
         CHECK_FALSE(lease.release());
     }
     SECTION("by the answers to an unlock that nobody waits for") {
         lock.lock();
-        REQUIRE(comes_true([&] { return nodes.held("ledger") == 5; }));
+        REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
         for (const std::size_t node : {0U, 1U, 2U})
             nodes.server(node).command({"DEL", QuorumNodes::key("ledger")});
         lock.unlock();
@@ -112,12 +101,12 @@ TEST_CASE("A lease that a majority gave to another is lost, and its holder is to
         QuorumLease lease = lock.lease();
         for (const std::size_t node : {0U, 1U, 2U})
             nodes.server(node).stop();
-        CHECK(comes_true([&] { return lease.stop_token().stop_requested(); }));
+        CHECK(eventually([&] { return lease.stop_token().stop_requested(); }));
         CHECK_FALSE(lease.valid());
         for (const std::size_t node : {0U, 1U, 2U})
             nodes.server(node).cont();
     }
-    CHECK(comes_true([&] { return told == 1; }));
+    CHECK(eventually([&] { return told == 1; }));
 }
 
 TEST_CASE("Fences increase whatever majority answers, and need a second trip only at first") {
@@ -129,7 +118,7 @@ TEST_CASE("Fences increase whatever majority answers, and need a second trip onl
     // Two clients in turns, and two nodes down at a time: others each time.
     std::vector<QuorumClient> clients{nodes.quorum(), nodes.quorum()};
     int turn = 0;
-    for (const auto& [a, b] : pairs()) {
+    for (const auto& [a, b] : pairs_of_five()) {
         for (const std::size_t node : {a, b})
             nodes.server(node).kill();
         for (int i = 0; i < 10; ++i, ++turn) {
@@ -189,7 +178,7 @@ TEST_CASE("A node that has been up for too short a time has no vote") {
     }
     CAPTURE(what);
     CHECK(what.find("may have forgotten") != std::string::npos);
-    CHECK(comes_true([&] { return nodes.held("ledger") == 0; }));
+    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
     // The default is the lease's time: one that is over since the start cannot have been forgotten.
     QuorumClient usual{nodes.clients()};
     QuorumLock brief{"brief", usual, {.ttl = 500ms}};
@@ -205,7 +194,7 @@ TEST_CASE("A node that forgot a lease gives no other its majority") {
     if (!RedisServer::available()) SKIP("no redis-server");
     QuorumNodes nodes{3};
     for (std::size_t node = 0; node < 3; ++node)
-        REQUIRE(comes_true([&] { return nodes.server(node).info("uptime_in_seconds") >= "3"; }));
+        REQUIRE(eventually([&] { return nodes.server(node).info("uptime_in_seconds") >= "3"; }));
     nodes.server(2).kill();
     const QuorumOptions options{.node_timeout = 100ms, .min_uptime = 2s};
     QuorumClient first{nodes.clients(), options};

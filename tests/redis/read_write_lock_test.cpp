@@ -27,6 +27,7 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::error_of;
 using support::eventually;
 using test_support::Process;
 using test_support::RedisServer;
@@ -60,17 +61,6 @@ class Store {
   private:
     std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
 };
-
-template <class Call>
-std::error_code error_of(Call call) {
-    try {
-        call();
-    } catch (const LockError& error) {
-        CAPTURE(error.what());
-        return error.code();
-    }
-    return {};
-}
 
 }  // namespace
 

@@ -26,6 +26,7 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::error_of;
 using support::eventually;
 using test_support::Process;
 using test_support::RedisServer;
@@ -39,17 +40,6 @@ long long out(RedisServer& server) {
 }
 long long waiting(RedisServer& server) {
     return server.command({"ZCARD", key + ":queue"}).number;
-}
-
-template <class Call>
-std::error_code error_of(Call call) {
-    try {
-        call();
-    } catch (const LockError& error) {
-        CAPTURE(error.what());
-        return error.code();
-    }
-    return {};
 }
 
 }  // namespace

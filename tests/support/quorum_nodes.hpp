@@ -12,11 +12,11 @@
 #include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace test_support {
@@ -79,15 +79,13 @@ class QuorumNodes {
     std::vector<std::unique_ptr<FaultProxy>> proxies_;
 };
 
-/// Looks every millisecond whether `condition()`; false if it does not come true within 5 s.
-template <class Condition>
-bool comes_true(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{5};
-    while (!condition()) {
-        if (std::chrono::steady_clock::now() >= end) return false;
-        std::this_thread::sleep_for(std::chrono::milliseconds{1});
-    }
-    return true;
+/// Every two of five.
+[[nodiscard]] inline std::vector<std::array<std::size_t, 2>> pairs_of_five() {
+    std::vector<std::array<std::size_t, 2>> all;
+    for (std::size_t a = 0; a < 5; ++a)
+        for (std::size_t b = a + 1; b < 5; ++b)
+            all.push_back({a, b});
+    return all;
 }
 
 }  // namespace test_support

@@ -8,7 +8,7 @@
 
 #include <codomyrmex/concurrency/redis/lock.hpp>
 
-#include "support/history.hpp"
+#include "support/boot_time.hpp"
 #include "support/process.hpp"
 #include "support/redis_server.hpp"
 #include "support/temp_dir.hpp"

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: MIT
 //
-// A stream socket with absolute deadlines: POSIX behind one owner type. Every wait goes on with
-// what is left of its deadline after a signal. Waiting is polling, but for a receive with much time
-// left: that sleeps in recv() itself, in slices, which saves a system call for each reply.
+// A stream socket with absolute deadlines: POSIX behind one owner type. Waiting is polling
+// (socket_wait.hpp), but for a receive with much time left: that sleeps in recv() itself, in
+// slices, which saves a system call for each reply.
 
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_SOCKET_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_SOCKET_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/detail/resolution.hpp>
+#include <codomyrmex/concurrency/detail/socket_wait.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <fcntl.h>
 #include <memory>
-#include <mutex>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -33,59 +32,10 @@
 #include <sys/un.h>
 #include <system_error>
 #include <thread>
-#include <type_traits>
 #include <unistd.h>
 #include <utility>
-#include <vector>
 
 namespace codomyrmex::concurrency::detail {
-
-enum class SocketResult : std::uint8_t { done, timeout, stopped, failed };
-
-/// Waits undisturbed.
-struct NoTick {};
-
-/// How often a wait with a tick calls it.
-inline constexpr std::chrono::milliseconds tick_interval{10};
-
-/// The next time to wake up on the way to `deadline`.
-template <class Tick>
-[[nodiscard]] Deadline next_wake(Deadline deadline) noexcept {
-    if constexpr (std::is_same_v<Tick, NoTick>) {
-        return deadline;
-    } else {
-        return std::min(deadline, Deadline::after(tick_interval));
-    }
-}
-
-/// Calls the tick, if there is one. Returns: false if it asks to stop.
-template <class Tick>
-[[nodiscard]] bool keep_going(Tick& tick) {
-    if constexpr (std::is_same_v<Tick, NoTick>) {
-        return true;
-    } else {
-        return tick();
-    }
-}
-
-/// Waits until `file` is ready for `events`, the deadline has passed, or `tick` returns false.
-/// Looks at least once, though the deadline be in the past. Returns: never failed; an error of
-/// the socket is left for the call that follows to meet.
-template <class Tick>
-[[nodiscard]] SocketResult wait_for(int file, short events, Deadline deadline, Tick& tick) {
-    for (;;) {
-        const Deadline wake = next_wake<Tick>(deadline);
-        // Rounded up: to wake early would be to spin until the time has come.
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake.remaining()).count();
-        const int wait = static_cast<int>(std::clamp<std::int64_t>(left, 0, 3'600'000));
-        pollfd ready{file, events, 0};
-        const int count = ::poll(&ready, 1, wait);
-        if (count > 0) return SocketResult::done;
-        if (count < 0 && errno != EINTR && errno != EAGAIN) return SocketResult::done;
-        if (deadline.expired()) return SocketResult::timeout;
-        if (!keep_going(tick)) return SocketResult::stopped;
-    }
-}
 
 /// Where to connect to.
 struct SocketAddress {
@@ -93,92 +43,6 @@ struct SocketAddress {
     std::string host{};
     std::uint16_t port = 0;
     std::string path{};
-};
-
-struct AddressInfoDelete {
-    void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
-};
-using AddressList = std::unique_ptr<addrinfo, AddressInfoDelete>;
-
-/// getaddrinfo() within a deadline. It cannot be interrupted, so unless the host is a number it
-/// runs on a thread of its own, which is left behind if it takes too long.
-class Resolution {
-  public:
-    /// `running`: the resolution that an earlier call for the same host left behind, or null.
-    /// Returns: done with `list` set, or anything else with `error` set.
-    template <class Tick>
-    [[nodiscard]] static SocketResult resolve(std::shared_ptr<Resolution>& running,
-                                              const std::string& host, std::uint16_t port,
-                                              Deadline deadline, Tick& tick, AddressList& list,
-                                              std::string& error) {
-        const std::string service = std::to_string(port);
-        if (query(host, service, AI_NUMERICHOST, list) == 0) return SocketResult::done;
-
-        if (running == nullptr) {
-            try {
-                running = start(host, service);
-            } catch (const std::system_error&) {
-                error = "the name '" + host + "' was not resolved: no thread could be started";
-                return SocketResult::failed;
-            }
-        }
-        // It stays there if this call gives up, so that the next one waits for the same thread.
-        const std::shared_ptr<Resolution> shared = running;
-        std::unique_lock guard{shared->mutex_};
-        while (!shared->finished_) {
-            const auto left = std::min<std::chrono::nanoseconds>(
-                next_wake<Tick>(deadline).remaining(), std::chrono::hours{1});
-            shared->changed_.wait_for(guard, left);
-            if (shared->finished_) break;
-            if (deadline.expired()) {
-                error = "the name '" + host + "' was not resolved in time";
-                return SocketResult::timeout;
-            }
-            if (!keep_going(tick)) return SocketResult::stopped;
-        }
-        running = nullptr;
-        if (shared->code_ != 0) {
-            error = "the name '" + host + "' was not resolved: " + ::gai_strerror(shared->code_);
-            return SocketResult::failed;
-        }
-        list = std::move(shared->list_);
-        return SocketResult::done;
-    }
-
-  private:
-    [[nodiscard]] static std::shared_ptr<Resolution> start(const std::string& host,
-                                                           const std::string& service) {
-        auto shared = std::make_shared<Resolution>();
-        const SignalsBlocked blocked;
-        std::thread{[shared, host, service] {
-            AddressList found;
-            const int code = query(host, service, AI_ADDRCONFIG, found);
-            const std::lock_guard guard{shared->mutex_};
-            shared->list_ = std::move(found);
-            shared->code_ = code;
-            shared->finished_ = true;
-            shared->changed_.notify_one();
-        }}.detach();
-        return shared;
-    }
-
-    [[nodiscard]] static int query(const std::string& host, const std::string& service, int flags,
-                                   AddressList& list) {
-        addrinfo hints{};
-        hints.ai_family = AF_UNSPEC;
-        hints.ai_socktype = SOCK_STREAM;
-        hints.ai_flags = flags | AI_NUMERICSERV;
-        addrinfo* found = nullptr;
-        const int code = ::getaddrinfo(host.c_str(), service.c_str(), &hints, &found);
-        list.reset(code == 0 ? found : nullptr);
-        return code;
-    }
-
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool finished_ = false;
-    int code_ = 0;
-    AddressList list_;
 };
 
 /// A socket, connected or closed. Neither copies nor moves; not thread-safe.

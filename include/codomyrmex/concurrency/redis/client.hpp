@@ -8,18 +8,23 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_CLIENT_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/detail/per_process.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/on_error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
+#include <codomyrmex/concurrency/redis/batch.hpp>
 #include <codomyrmex/concurrency/redis/client_core.hpp>
+#include <codomyrmex/concurrency/redis/client_options.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/holder.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/inspect.hpp>
+#include <codomyrmex/concurrency/redis/keeper.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/pipeline.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
-#include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -27,7 +32,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -157,7 +161,7 @@ class RedisClient {
     /// Returns: for each its hold, or none and whether the server's answer says why.
     /// Throws: std::bad_alloc; what was obtained until then is given back.
     /// Cost: one round trip for all.
-    [[nodiscard]] std::vector<redis::ClientCore::Tried> try_acquire_all(
+    [[nodiscard]] std::vector<redis::Tried> try_acquire_all(
         const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities) {
         return root_->core().try_acquire_all(identities);
     }
@@ -220,14 +224,14 @@ class RedisClient {
             throw LockError(LockErrc::lease_lost,
                             "'" + hold->name() + "' is the parent's, not this process'");
         }
-        return root_->core().reweigh(hold, weight, deadline);
+        return root_->core().permits().reweigh(hold, weight, deadline);
     }
 
     /// Changes how many permits the semaphore has. Returns: how many it had; 0 if not known.
     /// Throws: LockError. Cost: one round trip.
     std::uint64_t resize(const redis::LockIdentity& identity, std::uint64_t capacity,
                          Deadline deadline) {
-        return root_->core().resize(identity, capacity, deadline);
+        return root_->core().permits().resize(identity, capacity, deadline);
     }
 
     /// The connection of this process, for a quorum, which asks many at once.
@@ -241,37 +245,26 @@ class RedisClient {
     }
 
   private:
-    // What outlives a fork: after it the child makes a core of its own. The parent's, of which the
-    // child has a copy with threads missing and mutexes in any state, is never touched there.
+    // What outlives a fork.
     struct Root {
         Root(Endpoint to, ClientOptions with)
             : endpoint{std::move(to)},
               options{redis::effective_options(endpoint, std::move(with))},
-              core_{new redis::ClientCore{endpoint, options}} {}
-        Root(const Root&) = delete;
-        Root& operator=(const Root&) = delete;
-        ~Root() {
-            const redis::ClientCore* const last = core_.load(std::memory_order_acquire);
-            if (!last->forked()) delete last;
-        }
+              core_{make_core()} {}
 
         [[nodiscard]] redis::ClientCore& core() {
-            redis::ClientCore* current = core_.load(std::memory_order_acquire);
-            if (!current->forked()) return *current;
-            auto fresh = std::make_unique<redis::ClientCore>(endpoint, options);
-            if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
-                // So that the server sees the parent's connections end when the parent does.
-                current->close_in_child();
-                return *fresh.release();
-            }
-            return *current;
+            return core_.get([this] { return make_core(); });
         }
 
         const Endpoint endpoint;
         const ClientOptions options;
 
       private:
-        std::atomic<redis::ClientCore*> core_;
+        [[nodiscard]] std::unique_ptr<redis::ClientCore> make_core() const {
+            return std::make_unique<redis::ClientCore>(endpoint, options);
+        }
+
+        detail::PerProcess<redis::ClientCore> core_;
     };
 
     [[nodiscard]] redis::Inspector inspector() const {

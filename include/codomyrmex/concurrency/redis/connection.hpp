@@ -12,6 +12,7 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/reply_reader.hpp>
 #include <codomyrmex/concurrency/detail/socket.hpp>
+#include <codomyrmex/concurrency/detail/socket_wait.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>

@@ -14,6 +14,7 @@
 #include <codomyrmex/concurrency/on_error.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <chrono>
 #include <cstdint>

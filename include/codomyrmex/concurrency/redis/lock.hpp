@@ -19,6 +19,7 @@
 #include <codomyrmex/concurrency/redis/lease.hpp>
 #include <codomyrmex/concurrency/redis/lock_client.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <chrono>
 #include <concepts>

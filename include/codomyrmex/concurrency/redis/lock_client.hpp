@@ -10,10 +10,10 @@
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/acquisition.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
-#include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <concepts>
 #include <cstddef>

@@ -8,11 +8,11 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_QUORUM_CLIENT_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/per_process.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/acquisition.hpp>
 #include <codomyrmex/concurrency/redis/client.hpp>
-#include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
@@ -21,8 +21,8 @@
 #include <codomyrmex/concurrency/redis/quorum_commands.hpp>
 #include <codomyrmex/concurrency/redis/quorum_core.hpp>
 #include <codomyrmex/concurrency/redis/quorum_options.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <exception>
 #include <initializer_list>
@@ -125,33 +125,27 @@ class QuorumClient {
     }
 
   private:
-    // As RedisClient's: what outlives a fork.
+    // What outlives a fork.
     struct Root {
         Root(std::vector<RedisClient> of, QuorumOptions with)
             : clients{checked(std::move(of))},
               options{effective(clients, std::move(with))},
-              core_{make_core().release()} {}
+              core_{make_core()} {}
         Root(const Root&) = delete;
         Root& operator=(const Root&) = delete;
 
         ~Root() {
-            const redis::QuorumCore* const last = core_.load(std::memory_order_acquire);
-            if (last->forked()) return;
+            std::unique_ptr<redis::QuorumCore> last = core_.take();
+            if (!last) return;
             std::vector<bool> owes;
             for (std::size_t node = 0; node < clients.size(); ++node)
                 owes.push_back(last->owes(node));
-            delete last;
+            last.reset();
             end_side_by_side(owes);
         }
 
         [[nodiscard]] redis::QuorumCore& core() {
-            redis::QuorumCore* current = core_.load(std::memory_order_acquire);
-            if (!current->forked()) return *current;
-            auto fresh = make_core();
-            if (core_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) {
-                return *fresh.release();
-            }
-            return *current;
+            return core_.get([this] { return make_core(); });
         }
 
         std::vector<RedisClient> clients;
@@ -215,7 +209,7 @@ class QuorumClient {
             return options;
         }
 
-        std::atomic<redis::QuorumCore*> core_;
+        detail::PerProcess<redis::QuorumCore> core_;
     };
 
     std::shared_ptr<Root> root_;

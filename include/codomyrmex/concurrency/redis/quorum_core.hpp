@@ -11,20 +11,20 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/fork_mark.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
-#include <codomyrmex/concurrency/detail/thread_identity.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/acquisition.hpp>
-#include <codomyrmex/concurrency/redis/client_core.hpp>
 #include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/events.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/holder_text.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/keeper.hpp>
 #include <codomyrmex/concurrency/redis/quorum_commands.hpp>
 #include <codomyrmex/concurrency/redis/quorum_keeper.hpp>
 #include <codomyrmex/concurrency/redis/quorum_options.hpp>
 #include <codomyrmex/concurrency/redis/quorum_round.hpp>
+#include <codomyrmex/concurrency/redis/released.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -33,7 +33,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -50,7 +49,7 @@ class QuorumCore {
     /// Throws: std::exception if the system has no random numbers or no files.
     QuorumCore(const std::vector<std::shared_ptr<KeeperState>>& links, const QuorumOptions& options)
         : id_{detail::random_hex_128()},
-          holder_{detail::host_name() + ':' + std::to_string(detail::process_id()) + ':'},
+          process_{process_text()},
           keeper_{std::make_shared<QuorumKeeper>(links, options,
                                                  std::make_shared<Events>(options.hooks))} {}
     QuorumCore(const QuorumCore&) = delete;
@@ -73,7 +72,7 @@ class QuorumCore {
     /// Throws: LockError.
     [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
                                                 const Wait& wait) {
-        const std::string text = holder_text(identity->options.label);
+        const std::string text = holder_text(process_, identity->options.label);
         const DeskLoan desk{*keeper_};
         const std::uint64_t seed = std::hash<std::string>{}(new_token());
         RetryPause pauses{keeper_->options.max_retry_delay, seed};
@@ -554,24 +553,13 @@ class QuorumCore {
             QuorumKeeper::Release{{QuorumVotes{keeper_->size()}, std::move(desk)}, hold});
     }
 
-    [[nodiscard]] std::string holder_text(const std::string& label) const {
-        std::string text = holder_ + std::to_string(detail::kernel_thread_id());
-        if (label.empty()) return text;
-        text += ' ';
-        std::ranges::replace_copy_if(
-            label, std::back_inserter(text),
-            [](char byte) { return static_cast<unsigned char>(byte) < ' ' || byte == '\x7f'; },
-            '?');
-        return text;
-    }
-
     [[nodiscard]] std::string new_token() {
         return id_ + '-' + std::to_string(counter_.fetch_add(1, std::memory_order_relaxed));
     }
 
     const std::shared_ptr<const detail::ForkMark> mark_ = std::make_shared<detail::ForkMark>();
     const std::string id_;
-    const std::string holder_;  // "host:pid:", for people
+    const std::string process_;  // for people
     std::atomic<std::uint64_t> counter_{1};
     const std::shared_ptr<QuorumKeeper> keeper_;
 };

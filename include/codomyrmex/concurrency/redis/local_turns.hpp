@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+//
+// How a thread comes to a lock behind the other threads of its process: one of them at a time asks
+// the server, and who gives the lock back passes it on to the next, or retains it. The line itself,
+// without I/O, is local_queue.hpp's.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_TURNS_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_TURNS_HPP
+
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/error.hpp>
+#include <codomyrmex/concurrency/redis/acquisition.hpp>
+#include <codomyrmex/concurrency/redis/claimant.hpp>
+#include <codomyrmex/concurrency/redis/grant.hpp>
+#include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/redis/keeper.hpp>
+#include <codomyrmex/concurrency/redis/local_queue.hpp>
+#include <codomyrmex/concurrency/redis/local_queues.hpp>
+#include <codomyrmex/concurrency/redis/options.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+
+namespace codomyrmex::concurrency::redis {
+
+/// Threads: safe.
+class LocalTurns {
+  public:
+    /// Requires: `claimant` outlives it.
+    explicit LocalTurns(Claimant& claimant) noexcept
+        : claimant_{claimant}, keeper_{claimant.keeper()} {}
+
+    /// Waits for the lock as `wait` says. Returns: null if it was not obtained: another was seen to
+    /// hold it, or to be before.
+    /// Throws: LockError.
+    [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
+                                                const Wait& wait) {
+        const std::string& key = identity->lock_key;
+        const auto line = keeper_.queues.come(key);
+        std::shared_ptr<Hold> hold;
+        try {
+            hold = take_turn(*line, identity, wait);
+        } catch (...) {
+            keeper_.queues.leave(key);
+            throw;
+        }
+        // A hold stays in line until it is given back.
+        if (!hold) keeper_.queues.leave(key);
+        return hold;
+    }
+
+    /// Gives `tenure` to the next in line, to nobody for a while, or back to the server. `ours`:
+    /// that it was valid to the end of `hold`.
+    void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
+                 bool ours) {
+        const LockIdentity& identity = tenure->identity();
+        const auto line = keeper_.queues.find(identity.lock_key);
+        bool timer = false;
+        BootTime until{};
+        {
+            const std::lock_guard guard{line->mutex};
+            if (!ours) {
+                // Its key may be there still for a while.
+                keeper_.release(tenure, nullptr);
+                line->queue.lost(tenure);
+                return;
+            }
+            const BootTime now = detail::BootClock::now();
+            const bool may_retain = identity.options.retain != identity.options.retain.zero() &&
+                                    !line->wanted && now >= line->not_retained_before &&
+                                    keeper_.listens();
+            switch (line->queue.give_back(tenure, may_retain, now)) {
+                case LocalQueue::GivenBack::handed:
+                    handovers_.fetch_add(1, std::memory_order_relaxed);
+                    break;
+                case LocalQueue::GivenBack::retained:
+                    until = line->retained_until = now + identity.options.retain;
+                    timer = !std::exchange(line->timed, true);
+                    break;
+                case LocalQueue::GivenBack::release:
+                    // Before the next one asks, so that it is executed before.
+                    keeper_.release(tenure, hold);
+                    line->queue.next_asks();
+                    break;
+                case LocalQueue::GivenBack::foreign:
+                    keeper_.release(tenure, hold);
+                    break;
+            }
+        }
+        if (timer) keeper_.look_at(identity.lock_key, until);
+    }
+
+    /// How many holds were passed from thread to thread.
+    [[nodiscard]] std::uint64_t handovers() const noexcept {
+        return handovers_.load(std::memory_order_relaxed);
+    }
+
+    // --- For whoever has its turn and asks by itself (batch.hpp).
+
+    /// How many fencing tokens to reserve: for those who stand in line behind it, or may come; for
+    /// who stood in line itself is not alone.
+    [[nodiscard]] static std::uint64_t block_of(LocalQueues::Line& line,
+                                                const LeaseOptions& options, bool stood) {
+        if (options.retain != options.retain.zero()) return retained_block;
+        const std::lock_guard guard{line.mutex};
+        if (line.queue.waiting() == 0 && !stood) return 1;
+        return static_cast<std::uint64_t>(options.max_local_handovers) + 1;
+    }
+
+    /// It has asked, since `began`, and got `tenure`, or null. `failure`: why it had no answer, or
+    /// empty; the one of before comes back in it.
+    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure, std::string& failure,
+               BootTime began) noexcept {
+        const std::lock_guard guard{line.mutex};
+        if (line.failure.empty()) line.unanswered_since = began;
+        line.failure.swap(failure);
+        if (tenure) line.wanted = false;
+        line.queue.asked(tenure, detail::BootClock::now());
+    }
+
+    /// A hold of `tenure`, whose use is the caller's. Returns: null if it is lost already.
+    [[nodiscard]] std::shared_ptr<Hold> use(LocalQueues::Line& line,
+                                            const std::shared_ptr<Tenure>& tenure, bool contended) {
+        GiveUpUnless give_up{keeper_, line, tenure};
+        auto hold = std::make_shared<Hold>(tenure, contended);
+        const BootTime now = detail::BootClock::now();
+        tenure->passed_on(now);
+        tenure->used_by(hold);
+        // After that: whoever finds it lost from now on tells this hold.
+        if (tenure->valid_at(now)) {
+            give_up.used = true;
+            return hold;
+        }
+        hold->end();
+        tenure->used_by(nullptr);
+        return nullptr;
+    }
+
+  private:
+    // How many fencing tokens a lease reserves that may be retained: as many as there are
+    // nanoseconds before the name can be asked for again. So the clock is past all of them by then,
+    // and has no need of the fence's key to go on from there, should that be lost.
+    static constexpr std::uint64_t retained_block = 10'000;
+
+    // Gives a tenure back, and its place in line, unless it found its use.
+    struct GiveUpUnless {
+        KeeperState& keeper;
+        LocalQueues::Line& line;
+        const std::shared_ptr<Tenure>& tenure;
+        bool used = false;
+        GiveUpUnless(KeeperState& of, LocalQueues::Line& in,
+                     const std::shared_ptr<Tenure>& what) noexcept
+            : keeper{of}, line{in}, tenure{what} {}
+        GiveUpUnless(const GiveUpUnless&) = delete;
+        GiveUpUnless& operator=(const GiveUpUnless&) = delete;
+        ~GiveUpUnless() {
+            if (used) return;
+            try {
+                keeper.release(tenure, nullptr);
+            } catch (const std::exception&) {
+                // Out of memory: nobody renews it any more, so it runs out.
+            }
+            const std::lock_guard guard{line.mutex};
+            line.queue.lost(tenure);
+        }
+    };
+
+    [[nodiscard]] std::shared_ptr<Hold> take_turn(
+        LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
+        const Wait& wait) {
+        const BootTime entered = detail::BootClock::now();
+        for (bool contended = false;;) {
+            LocalWaiter me{*identity};
+            LocalQueue::Entry entry = LocalQueue::Entry::busy;
+            {
+                const std::lock_guard guard{line.mutex};
+                entry = line.queue.enter(me, wait.for_holders, detail::BootClock::now());
+            }
+            if (entry == LocalQueue::Entry::busy) return nullptr;
+            bool has = entry == LocalQueue::Entry::has;
+            if (entry == LocalQueue::Entry::line) {
+                contended = true;
+                if (!stand_in_line(line, me, wait)) return nullptr;
+                has = me.state.load() == LocalWaiter::has;
+            }
+            if (has) {
+                if (auto hold = use(line, me.tenure, contended)) return hold;
+                continue;
+            }
+            if (auto hold = ask(line, identity, wait, entered, contended, me.tenure)) return *hold;
+        }
+    }
+
+    // Returns: whether its turn has come.
+    [[nodiscard]] static bool stand_in_line(LocalQueues::Line& line, LocalWaiter& me,
+                                            const Wait& wait) {
+        const std::stop_callback stop{wait.stop, [&] {
+                                          const std::lock_guard guard{line.mutex};
+                                          if (line.queue.leave(me)) me.state.set(LocalWaiter::left);
+                                      }};
+        me.state.wait_while(LocalWaiter::waiting, wait.deadline);
+        // Whoever gave it its turn is done with it when it has this.
+        const std::lock_guard guard{line.mutex};
+        if (me.state.load() == LocalWaiter::waiting) return !line.queue.leave(me);
+        return me.state.load() != LocalWaiter::left;
+    }
+
+    // Asks the server. Returns: the hold, or null if it was not obtained; nothing if it was lost at
+    // once, to try again.
+    [[nodiscard]] std::optional<std::shared_ptr<Hold>> ask(
+        LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
+        const Wait& wait, BootTime entered, bool contended,
+        const std::shared_ptr<Tenure>& retained) {
+        std::string failure;
+        const BootTime began = detail::BootClock::now();
+        try {
+            // One that will not do.
+            if (retained) keeper_.release(retained, nullptr);
+            const Reach reach = reach_of(line, entered, contended);
+            if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
+                asked(line, nullptr, failure, began);
+                return nullptr;
+            }
+            // What it gives up goes out before the next in line asks.
+            const std::shared_ptr<Tenure> tenure =
+                claimant_.acquire(identity, block_of(line, identity->options, contended), wait,
+                                  reach.deadline, contended && reach.answers, contended);
+            asked(line, tenure, failure, began);
+            if (!tenure) return nullptr;
+            if (auto hold = use(line, tenure, contended)) return hold;
+            return std::nullopt;
+        } catch (const LockError& error) {
+            if (error.code() == LockErrc::backend_unavailable) failure = error.what();
+            asked(line, nullptr, failure, began);
+            throw;
+        } catch (...) {
+            asked(line, nullptr, failure, began);
+            throw;
+        }
+    }
+
+    struct Reach {
+        Deadline deadline;    // by when the server must have answered
+        bool answers = true;  // whether it was last seen to
+    };
+
+    // Until when the server must have answered. Who stood in line behind one that had no answer has
+    // waited for the server as well. Throws: LockError if it has waited long enough.
+    [[nodiscard]] Reach reach_of(LocalQueues::Line& line, BootTime entered, bool contended) const {
+        std::string failure;
+        {
+            const std::lock_guard guard{line.mutex};
+            if (contended) failure = line.failure;
+            entered = std::max(entered, line.unanswered_since);
+        }
+        if (failure.empty()) return {Deadline::after(keeper_.options.patience)};
+        const Deadline reach =
+            Deadline::after(keeper_.options.patience - (detail::BootClock::now() - entered));
+        if (!reach.expired()) return {reach, false};
+        throw LockError(LockErrc::backend_unavailable,
+                        "another thread with this lock had no answer either: " + failure);
+    }
+
+    Claimant& claimant_;
+    KeeperState& keeper_;
+    std::atomic<std::uint64_t> handovers_{0};
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_LOCAL_TURNS_HPP
