@@ -87,6 +87,9 @@ class Caller {
                     step = answer.retry.not_sent(exchange.error);
                     break;
                 case Exchange::Outcome::unknown:
+                    if (deadline.expired() && !answer.retry.reason().empty()) {
+                        exchange.error = answer.retry.reason();
+                    }
                     step = answer.retry.unknown(exchange.error);
                     break;
                 case Exchange::Outcome::answered:
