@@ -29,7 +29,7 @@ class WakeFile {
     }
     WakeFile(const WakeFile&) = delete;
     WakeFile& operator=(const WakeFile&) = delete;
-    ~WakeFile() { close(); }
+    ~WakeFile() { close_in_child(); }
 
     void signal() const noexcept {
         // A full pipe wakes as well.
@@ -45,11 +45,10 @@ class WakeFile {
 
     [[nodiscard]] int descriptor() const noexcept { return files_[0]; }
 
-    void close() noexcept {
-        for (int& file : files_) {
-            if (file >= 0) ::close(file);
-            file = -1;
-        }
+    /// In the child of a fork, where nobody ever uses or destroys it: closes it without a change.
+    void close_in_child() const noexcept {
+        for (const int file : files_)
+            ::close(file);
     }
 
   private:

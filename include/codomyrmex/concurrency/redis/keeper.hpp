@@ -246,10 +246,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     }
 
     /// In the child of a fork: closes the parent's files there. Nothing else may be called.
-    void close_in_child() noexcept {
+    void close_in_child() const noexcept {
         pipeline.close_in_child();
         if (const int file = subscriber_.descriptor(); file >= 0) ::close(file);
-        wake_file_.close();
+        wake_file_.close_in_child();
     }
 
   private:
