@@ -132,8 +132,11 @@ TEST_CASE("A quorum serves all the time, and one at a time, whatever becomes of 
         for (const std::size_t node : victims)
             wait_until_it_votes(nodes.server(node));
         if (fault != 1) {
-            const char* const name = fault == 0 ? "killed" : "paused";
-            windows.push_back({name, began, faults::boot_time(), {.error = true}});
+            const bool paused = fault == 2;
+            windows.push_back({paused ? "paused" : "killed",
+                               began,
+                               faults::boot_time(),
+                               {.loss = paused, .error = true}});
         }
         std::this_thread::sleep_for(50ms);
     }
