@@ -1071,6 +1071,21 @@ TEST_CASE("With its memory full the server refuses to acquire, and still renews 
     CHECK_FALSE(bench.exists(held.lock_key));
 }
 
+TEST_CASE("With its memory full the server still answers who stands in line, and takes nobody new") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    (void)bench.fence_of(alice);
+    CHECK(bench.wait(bob).elements.at(2).number == 0);
+    REQUIRE(bench.server.command({"CONFIG", "SET", "maxmemory", "1"}).text == "OK");
+    const auto again = bench.wait(bob);
+    CAPTURE(again.text);
+    REQUIRE(again.elements.size() == 4);
+    CHECK(again.elements[0].number == 0);
+    CHECK(again.elements[2].number == 0);
+    CHECK(bench.wait(carol).text.find("OOM") != std::string::npos);
+    CHECK(bench.queue() == Strings{bob});
+}
+
 TEST_CASE("With its memory full the server still passes on") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
