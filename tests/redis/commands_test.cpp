@@ -65,13 +65,14 @@ TEST_CASE("An acquire has its keys, and its arguments in the order that the scri
         decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label", "1700000000000000000",
                                33, "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
         Strings{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
-              "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
-              "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label", "2a"});
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
+                "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label", "2a"});
 }
 
 TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
     const Tenure tenure = tenure_of("job");
-    const Strings words = decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
+    const Strings words =
+        decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
     REQUIRE(words.size() == 14);
     CHECK(words[8] == "");
     CHECK(words[9] == "");
@@ -83,7 +84,7 @@ TEST_CASE("A release has the waiter with it that the tenure stood as") {
     Tenure tenure = tenure_of("job");
     CHECK(decode(release_command(Call::digest, tenure, "p:", number)) ==
           Strings{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", "", "7"});
+                  "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", "", "7"});
     tenure.stand_as("abc-1f 1000 1 text");
     const Strings words = decode(release_command(Call::digest, tenure, "p:", number));
     REQUIRE(words.size() == 10);
@@ -98,8 +99,8 @@ TEST_CASE("A renewal is for the full time to live, whatever was granted") {
     REQUIRE(tenure.granted(grant, BootTime{1h}));
     CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000", number)) ==
           Strings{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
-                "1700000000000000000", "7"});
+                  "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
+                  "1700000000000000000", "7"});
 }
 
 TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
@@ -154,8 +155,9 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
                       make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
                   "abc-1f"};
     const Strings keys{"4", "p:sem:{pool}", "p:sem:{pool}:fence", "p:sem:{pool}:queue",
-                     "p:sem:{pool}:meta"};
-    const auto check = [&](const std::string& bytes, const Script& script, const Strings& arguments) {
+                       "p:sem:{pool}:meta"};
+    const auto check = [&](const std::string& bytes, const Script& script,
+                           const Strings& arguments) {
         Strings expected{"EVALSHA", std::string{script.sha1}};
         expected.insert(expected.end(), keys.begin(), keys.end());
         expected.insert(expected.end(), arguments.begin(), arguments.end());

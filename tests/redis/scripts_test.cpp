@@ -1071,7 +1071,8 @@ TEST_CASE("With its memory full the server refuses to acquire, and still renews 
     CHECK_FALSE(bench.exists(held.lock_key));
 }
 
-TEST_CASE("With its memory full the server still answers who stands in line, and takes nobody new") {
+TEST_CASE(
+    "With its memory full the server still answers who stands in line, and takes nobody new") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
     (void)bench.fence_of(alice);
