@@ -79,7 +79,15 @@ void compare_over(const std::string& transport, RedisServer& server, const std::
                                lock.unlock();
                            });
                        }};
+    const Variant waited{"RedisLock, release waited for", [&] {
+                             return time_of(slice, [&] {
+                                 Lease lease = lock.lease();
+                                 if (!lease.release()) RawConnection::fail("not released");
+                             });
+                         }};
     compare({transport, ours, baseline, Ratio::speed, target});
+    compare({transport, waited, baseline, Ratio::speed, is_pinned() ? ">= 0.95" : "-"});
+    compare({transport, waited, scripts, Ratio::speed, "-"});
     compare({transport, ours, scripts, Ratio::speed, "-"});
     compare({transport, scripts, baseline, Ratio::speed, "-"});
 
