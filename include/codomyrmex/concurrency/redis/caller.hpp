@@ -40,9 +40,6 @@ struct Answer {
 /// Threads: safe.
 class Caller {
   public:
-    /// Why a lease is lost of which the server says so.
-    static constexpr const char* not_ours = "the server no longer has it under this token";
-
     /// Requires: `keeper` outlives it.
     explicit Caller(KeeperState& keeper) noexcept : keeper_{keeper} {}
 

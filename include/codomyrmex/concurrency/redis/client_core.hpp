@@ -171,7 +171,7 @@ class ClientCore {
         if (answer.ok && word->ours) released = Released::ours;
         if (answer.ok && !word->ours && !repeated) released = Released::lost;
         if (released == Released::lost && hold->lose()) {
-            events_->lost({hold->name(), hold->fence(), Caller::not_ours});
+            events_->lost({hold->name(), hold->fence(), KeeperState::not_ours});
         }
         hold->end();
         tenure->close();
@@ -213,7 +213,7 @@ class ClientCore {
             break;
         }
         keeper_->unwatch(*tenure);
-        keeper_->lose(tenure, Caller::not_ours);
+        keeper_->lose(tenure, KeeperState::not_ours);
         return false;
     }
 

@@ -79,6 +79,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
     // --- Leases.
 
+    /// Why a lease is lost of which the server says so.
+    static constexpr const char* not_ours = "the server no longer has it under this token";
+
     /// Renews `tenure`, granted at `since`, until unwatch().
     void watch(std::shared_ptr<Tenure> tenure, BootTime since) {
         const BootTime due = tenure->renewal_due(since);
@@ -262,7 +265,6 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     };
 
     static constexpr const char* ran_out = "it ran out before a renewal was confirmed";
-    static constexpr const char* not_ours = "the server no longer has it under this token";
     static constexpr const char* taken_away = "it was revoked: somebody released it by force";
 
     void run() {

@@ -74,7 +74,7 @@ class Permits {
         if (word->outcome == ReweighAnswer::Outcome::no_room) return nullptr;
         if (word->outcome == ReweighAnswer::Outcome::lost || !hold->valid()) {
             keeper_.unwatch(*tenure);
-            keeper_.lose(tenure, Caller::not_ours);
+            keeper_.lose(tenure, KeeperState::not_ours);
             throw LockError(LockErrc::lease_lost,
                             "'" + hold->name() + "' was lost before it could be converted");
         }
