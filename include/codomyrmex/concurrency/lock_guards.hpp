@@ -10,8 +10,8 @@
 
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/access.hpp>
 #include <codomyrmex/concurrency/detail/erased_lock.hpp>
+#include <codomyrmex/concurrency/detail/obtain.hpp>
 #include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/error.hpp>

@@ -6,7 +6,7 @@
 #define CODOMYRMEX_CONCURRENCY_DETAIL_TAKE_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/access.hpp>
+#include <codomyrmex/concurrency/detail/obtain.hpp>
 #include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/lock_guards.hpp>
