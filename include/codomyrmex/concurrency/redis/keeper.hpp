@@ -181,7 +181,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const std::lock_guard guard{mutex_};
         mailbox_.wait(token, waiter);
         // Silence is looked into as long as somebody waits.
-        if (mailbox_.waiting() == 1) wake();
+        if (!std::exchange(looks_, true)) wake();
     }
     void settle(const std::string& token) {
         const std::lock_guard guard{mutex_};
@@ -352,8 +352,12 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         Deadline limit = std::min(Deadline::after(until - now), pump_at_);
         if (wants_subscription()) limit = std::min(limit, subscribe_at_);
         const bool open = subscriber_.state() == Subscriber::State::open;
-        if (open && (mailbox_.waiting() != 0 || !timers_.empty())) {
-            const Deadline look = subscriber_.look_after(options.response_timeout);
+        const bool heeded = mailbox_.waiting() != 0 || !timers_.empty();
+        // Who waits again soon finds the thread still on the watch, and need not wake it.
+        looks_ = open && (heeded || (looks_ && !subscriber_.silent()));
+        if (looks_) {
+            const Deadline look = heeded ? subscriber_.look_after(options.response_timeout)
+                                         : subscriber_.silent_at();
             if (subscriber_.state() != Subscriber::State::open) return unsubscribed();
             limit = std::min(limit, look);
         }
@@ -725,6 +729,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     std::vector<LostLease> losses_;
     Mailbox mailbox_;
     std::size_t listeners_ = 0;  // threads that wait for the subscription
+    bool looks_ = false;         // the thread looks into the subscription's silence
     Subscriber::State subscriber_state_ = Subscriber::State::closed;
     bool unheard_ = false;             // it was lost
     std::uint64_t subscriptions_ = 0;  // tried
