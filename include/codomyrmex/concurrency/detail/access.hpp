@@ -135,18 +135,23 @@ struct LeaseAccess {
         return static_cast<bool>(hold.emplace(Verbs::try_take_until(primitive, deadline.time())));
     }
 
-    /// Tries several at once; nothing where the backend cannot.
-    /// Returns: whether it is known of each that was not obtained that another holds it.
-    static bool try_take_all(const std::vector<P*>& primitives, std::vector<hold_type>& holds)
-        requires requires(const std::vector<P*>& all, bool& failed) {
-            { P::try_lease_all(all, failed) } -> std::same_as<std::vector<lease_type>>;
+    /// Tries several at once, all or none, where the backend can; for its answer at most until
+    /// `deadline`, unless that has passed already.
+    /// Returns: the place of one that another holds, or how many there are if all were taken;
+    /// nothing if they must be tried one by one.
+    static std::optional<std::size_t> try_take_all(const std::vector<P*>& primitives,
+                                                   std::vector<hold_type>& holds, Deadline deadline)
+        requires requires(const std::vector<P*>& all, Deadline until,
+                          std::optional<std::size_t>& held) {
+            { P::try_lease_all(all, until, held) } -> std::same_as<std::vector<lease_type>>;
         }
     {
-        bool failed = false;
-        std::vector<lease_type> leases = P::try_lease_all(primitives, failed);
+        std::optional<std::size_t> held;
+        std::vector<lease_type> leases = P::try_lease_all(primitives, deadline, held);
+        if (leases.size() != primitives.size()) return held;
         for (std::size_t i = 0; i < leases.size(); ++i)
             holds[i].emplace(std::move(leases[i]));
-        return !failed;
+        return leases.size();
     }
 
     static void give_back(P&, hold_type& hold, std::error_code& error) noexcept {
@@ -246,19 +251,19 @@ struct SlotAccess {
         return slot.foreign().try_lock_until(deadline);
     }
 
-    static bool try_take_all(const std::vector<primitive_type*>& slots,
-                             std::vector<hold_type>& holds)
+    static std::optional<std::size_t> try_take_all(const std::vector<primitive_type*>& slots,
+                                                   std::vector<hold_type>& holds, Deadline deadline)
         requires requires(const std::vector<lock_type*>& locks) {
-            OwnAccess::try_take_all(locks, holds);
+            OwnAccess::try_take_all(locks, holds, deadline);
         }
     {
         std::vector<lock_type*> locks;
         for (primitive_type* slot : slots) {
             // One of the user's own; those are tried one by one.
-            if (!slot->is_own()) return false;
+            if (!slot->is_own()) return std::nullopt;
             locks.push_back(&slot->own());
         }
-        return OwnAccess::try_take_all(locks, holds);
+        return OwnAccess::try_take_all(locks, holds, deadline);
     }
 
     static void give_back(primitive_type& slot, hold_type& hold, std::error_code& error) noexcept {

@@ -86,7 +86,7 @@ return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 inline constexpr Script force_release_script{
     ScriptId::none,
     "force_release",
-    "d734722a1002ba7e56d171f11c90ce62c3959058",
+    "bda298db94d2c3cb60fa0e05992d967667fd63df",
     {force_release_body.data(), force_release_body.size()}};
 
 /// Takes the permits from whoever holds them under this token, as that one's release would, and
@@ -113,7 +113,7 @@ return (ours and 1 or 0) + (more and 2 or 0)
 inline constexpr Script force_release_permits_script{
     ScriptId::none,
     "force_release_permits",
-    "93e49822ce19ca6938c9e556cc38743717f0c6f3",
+    "55103aa7c638f499e2f960490c92bff8eb8ff6d3",
     {force_release_permits_body.data(), force_release_permits_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -89,7 +89,8 @@ inline constexpr char lua_words[] = R"lua(local function say(...)
     return table.concat({...}, ' ')
 end
 local function is_token(value, token)
-    return value and string.sub(value .. ' ', 1, #token + 1) == token .. ' '
+    return value and string.find(value, token, 1, true) == 1 and
+        (#value == #token or string.byte(value, #token + 1) == 32)
 end
 )lua";
 
@@ -144,8 +145,8 @@ end
 // Gives first_alive(queue, prefix, self): 'waiter' and the parts of the first waiter that lives.
 // Alive is whose process is subscribed; the count that PUBLISH returns would be no sign, for a
 // monitor's pattern counts there too. Dead ones are dropped, at most 32 each time. Answers 'self'
-// when the first is `self`, which may be empty for nobody; 'none' when nobody waits, or without the right to ask who is
-// subscribed; 'more' when it stopped looking.
+// when the first is `self`, which may be empty for nobody; 'none' when nobody waits, or without the
+// right to ask who is subscribed; 'more' when it stopped looking.
 inline constexpr char lua_first_alive[] = R"lua(local function first_alive(queue, prefix, self)
     for _ = 1, 32 do
         local waiter = redis.call('ZRANGE', queue, 0, 0)[1]
@@ -195,9 +196,9 @@ end
 /// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
 /// time.
 /// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body = join(
-    lua_time,
-    R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
+inline constexpr auto acquire_body =
+    join(lua_time,
+         R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
 if there == 0 and ARGV[5] == '1' and (ARGV[4] == '' or now <= ARGV[4]) then
     local last = redis.call('SET', KEYS[2], now, 'PX', '86400000', 'GET')
     if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
@@ -210,8 +211,8 @@ local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, text, not_after, block, prefix, waiter, number =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 )lua",
-    lua_words, lua_stand,
-    R"lua(local holder = there ~= 0 and redis.call('GET', lock)
+         lua_words, lua_stand,
+         R"lua(local holder = there ~= 0 and redis.call('GET', lock)
 local late = not_after ~= '' and now > not_after
 if holder and not late and not is_token(holder, token) then
     local left = redis.call('PTTL', lock)
@@ -224,7 +225,7 @@ if holder and not late and not is_token(holder, token) then
     return say(0, now, rank, left, number)
 end
 )lua",
-    lua_draw, lua_first_alive, lua_pass_on, R"lua(if holder and is_token(holder, token) then
+         lua_draw, lua_first_alive, lua_pass_on, R"lua(if holder and is_token(holder, token) then
     local fence, drawn = draw(fence_key, block)
     if not fence then return foreign_fence end
     redis.call('PEXPIRE', lock, ttl)
@@ -248,11 +249,11 @@ return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "ea616bf76e2bbf790be55e1918e68ff9e17f0f4f",
+                                       "4eb6787d89dfa59c931517cddf92ed77e9f9a419",
                                        {acquire_body.data(), acquire_body.size()}};
 
-// Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's value:
-// what the release script answers for one lock.
+// Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's
+// value: what the release script answers for one lock.
 inline constexpr char lua_release[] =
     R"lua(local function release(lock, fence_key, queue, prefix, token, waiter, holder)
     local ours = is_token(holder, token)
@@ -274,8 +275,8 @@ end
 /// the request's number.
 /// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
 /// lives, and should be called again.
-inline constexpr auto release_body =
-    join(R"lua(local token, number = ARGV[1], ARGV[4]
+inline constexpr auto release_body = join(
+    R"lua(local token, number = ARGV[1], ARGV[4]
 local holder = redis.call('GET', KEYS[1])
 if holder and string.find(holder, token, 1, true) == 1 and
     (#holder == #token or string.byte(holder, #token + 1) == 32) and
@@ -284,91 +285,95 @@ if holder and string.find(holder, token, 1, true) == 1 and
     return '1 ' .. number
 end
 )lua",
-         lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
-         R"lua(return say(release(KEYS[1], KEYS[2], KEYS[3], ARGV[2], token, ARGV[3], holder), number)
+    lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+    R"lua(return say(release(KEYS[1], KEYS[2], KEYS[3], ARGV[2], token, ARGV[3], holder), number)
 )lua");
 inline constexpr Script release_script{ScriptId::release,
                                        "release",
-                                       "621b8e224fe42363c1593275ec4e7a6b92561f94",
+                                       "dee6eaae166003e09074e5d04008c77e123f9e5d",
                                        {release_body.data(), release_body.size()}};
 
-/// Takes several locks, all or none, if all are free and nobody waits for any.
+/// Takes several locks, all or none, if each is free, or this token's already, and nobody waits for
+/// any.
 ///
 /// KEYS: for each the lock, its fence, its queue. ARGV: time to live in ms; text for people; the
-/// server time after which nothing is to be done, or empty; the request's number; then for each its
-/// token and how many fencing tokens.
+/// server time after which nothing is to be done, or empty; how many fencing tokens for each; the
+/// request's number; then the token of each.
 /// Answers 1, server time, which is the first fencing token of each; 0, server time, which one is
-/// held, counted from 0; 2, server time, if it came too late; 3, server time, if they must be taken
-/// one by one, for only the acquire script knows what to do with one of them.
+/// held by another, counted from 0; 2, server time, if it came too late; 3, server time, if they
+/// must be taken one by one, for only the acquire script knows what to do with one of them.
 inline constexpr auto acquire_all_body = join(
-    lua_time,
-    R"lua(local ttl, text, not_after, number = ARGV[1], ARGV[2], ARGV[3], ' ' .. ARGV[4]
-if not_after ~= '' and now > not_after then return '2 ' .. now .. number end
-local values = redis.call('MGET', unpack(KEYS))
-local known = 0
-for i = 1, #KEYS do
-    if values[i] then known = known + 1 end
+    lua_time, lua_words,
+    R"lua(local ttl, text, not_after, block, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not_after ~= '' and now > not_after then return say(2, now, number) end
+local count = #KEYS / 3
+local free, fences = {}, {}
+for i = 1, count do
+    free[2 * i - 1], fences[i], free[2 * i] = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
 end
-for i = 1, #KEYS, 3 do
-    local last = values[i + 1]
-    if values[i] then
-        redis.call('ZREM', KEYS[i + 2], '')
-        if redis.call('PTTL', KEYS[i]) == -1 then return '3 ' .. now .. number end
-        return '0 ' .. now .. ' ' .. (i - 1) / 3 .. number
+local there = redis.call('EXISTS', unpack(free))
+for i = 1, there == 0 and 0 or count do
+    local holder = redis.call('GET', KEYS[3 * i - 2])
+    if is_token(holder, ARGV[i + 5]) then
+        there = there - 1
+    elseif holder then
+        redis.call('ZREM', KEYS[3 * i], '')
+        if redis.call('PTTL', KEYS[3 * i - 2]) == -1 then return say(3, now, number) end
+        return say(0, now, i - 1, number)
     end
+end
+if there ~= 0 then return say(3, now, number) end
+for _, last in ipairs(redis.call('MGET', unpack(fences))) do
     if last and not (#last == 19 and last < now and not string.find(last, '%D')) then
-        return '3 ' .. now .. number
+        return say(3, now, number)
     end
 end
-if redis.call('EXISTS', unpack(KEYS)) ~= known then return '3 ' .. now .. number end
 local holder = ' ' .. text .. ' ' .. time[1]
-local at = 5
-for i = 1, #KEYS, 3 do
-    redis.call('SET', KEYS[i + 1], now, 'PX', '86400000')
-    if ARGV[at + 1] ~= '1' then redis.call('INCRBY', KEYS[i + 1], ARGV[at + 1] - 1) end
-    redis.call('SET', KEYS[i], ARGV[at] .. holder, 'NX', 'PX', ttl)
-    at = at + 2
+-- With GET, for nothing costs less to answer than OK.
+for i = 1, count do
+    redis.call('SET', fences[i], now, 'PX', '86400000', 'GET')
+    if block ~= '1' then redis.call('INCRBY', fences[i], block - 1) end
+    redis.call('SET', KEYS[3 * i - 2], ARGV[i + 5] .. holder, 'PX', ttl, 'GET')
 end
-return '1 ' .. now .. number
+return say(1, now, number)
 )lua");
 inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "acquire all",
-                                           "e2ab6a6491f89d00a0a09035f5aeb258aa995cf2",
+                                           "cbd34bdd6c9e832e99f050a4cd13d8a9bc748723",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
-/// The release script for several locks.
+/// The release script for several locks whose tokens never stood in a queue.
 ///
 /// KEYS: for each the lock, its fence, its queue. ARGV: the prefix of channels; the request's
-/// number; then for each its token and its waiter, or empty.
+/// number; then the token of each.
 /// Answers a word for each, as the release script does.
 inline constexpr auto release_all_body =
-    join(lua_words, R"lua(local values = redis.call('MGET', unpack(KEYS))
-local locks, answers, known = {}, {}, 0
-local at = 3
-for i = 1, #KEYS, 3 do
-    if is_token(values[i], ARGV[at]) then locks[#locks + 1] = KEYS[i] end
-    answers[#answers + 1] = '1'
-    if values[i] then known = known + 1 end
-    if values[i + 1] then known = known + 1 end
-    at = at + 2
+    join(lua_words, R"lua(local count = #KEYS / 3
+local locks, queues = {}, {}
+for i = 1, count do
+    locks[i], queues[i] = KEYS[3 * i - 2], KEYS[3 * i]
 end
-answers[#answers + 1] = ARGV[2]
-if #locks == #KEYS / 3 and redis.call('EXISTS', unpack(KEYS)) == known then
+local ours = 0
+for i, holder in ipairs(redis.call('MGET', unpack(locks))) do
+    if is_token(holder, ARGV[i + 2]) then ours = ours + 1 end
+end
+if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
     redis.call('DEL', unpack(locks))
-    return table.concat(answers, ' ')
+    return string.rep('1 ', count) .. ARGV[2]
 end
 )lua",
          lua_time, lua_draw, lua_first_alive, lua_pass_on, lua_release,
-         R"lua(for i = 1, #KEYS, 3 do
-    local n = (i + 2) / 3
-    local holder = redis.call('GET', KEYS[i])
-    answers[n] = release(KEYS[i], KEYS[i + 1], KEYS[i + 2], ARGV[1], ARGV[2 * n + 1], ARGV[2 * n + 2], holder)
+         R"lua(local answers = {}
+for i = 1, count do
+    local holder = redis.call('GET', locks[i])
+    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[1], ARGV[i + 2], '', holder)
 end
+answers[count + 1] = ARGV[2]
 return table.concat(answers, ' ')
 )lua");
 inline constexpr Script release_all_script{ScriptId::release_all,
                                            "release all",
-                                           "90d9cf5fd9214e3314362427d12578cd6da1d0ee",
+                                           "d2ad09cdcf17aa677553ff669502f070251ab3e2",
                                            {release_all_body.data(), release_all_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
@@ -386,7 +391,7 @@ return say(redis.call('EXISTS', KEYS[3]) + 1, now, ARGV[4])
 )lua");
 inline constexpr Script renew_script{ScriptId::renew,
                                      "renew",
-                                     "7f455b71cf995f5628e8106ecb9e15ef407c3f05",
+                                     "205e06a637a930e9b69787d9730a09daad90ba6b",
                                      {renew_body.data(), renew_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis
