@@ -47,9 +47,10 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
         const std::weak_ptr<KeeperState> owner;
         const std::string name;
         NodeMemory memory{};
-        std::string trouble{};      // the last, unless it answered since
-        std::uint64_t to_drop = 0;  // a connection whose order or server is in doubt
+        std::string trouble{};      ///< the last, unless it answered since
+        std::uint64_t to_drop = 0;  ///< a connection whose order or server is in doubt
 
+        /// For people.
         [[nodiscard]] std::string why_silent() const {
             return trouble.empty() ? "it does not answer" : trouble;
         }
@@ -67,7 +68,7 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
     }
 
     const QuorumOptions options;
-    Desks desks;
+    Desks desks;  ///< for the threads that wait for answers
 
     [[nodiscard]] std::size_t size() const noexcept { return nodes_.size(); }
     [[nodiscard]] Node& node(std::size_t number) noexcept { return *nodes_[number]; }
@@ -97,8 +98,9 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
     }
 
     /// Sends `bytes` to a node. `then(exchange)`: called once when it has ended, under the lock, by
-    /// whatever thread; must not throw but for want of memory. `corked`: more follows at once.
-    /// Requires: the lock is not held.
+    /// whatever thread; must not throw but for want of memory. `repeat`: to be sent again after a
+    /// connection broke, until `deadline`. `corked`: more follows at once.
+    /// Requires: the lock is not held. Throws: std::bad_alloc.
     template <class Then>
     // NOLINTNEXTLINE(performance-unnecessary-value-param): it is moved on.
     void send(std::size_t number, std::string bytes, Deadline deadline, bool repeat, Then then,
