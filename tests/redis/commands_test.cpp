@@ -103,6 +103,33 @@ TEST_CASE("A renewal is for the full time to live, whatever was granted") {
                   "1700000000000000000", "7"});
 }
 
+TEST_CASE("Several locks are asked for with their keys first, and then a token for each") {
+    std::vector<std::shared_ptr<Tenure>> tenures;
+    for (const char* name : {"a", "b"}) {
+        tenures.push_back(std::make_shared<Tenure>(
+            std::make_shared<const LockIdentity>(make_identity("p:", name, {.ttl = 30s})),
+            std::string{"abc-"} + name));
+    }
+    const Strings keys{"6",          "p:lock:{a}",       "p:lock:{a}:fence", "p:lock:{a}:queue",
+                       "p:lock:{b}", "p:lock:{b}:fence", "p:lock:{b}:queue"};
+    const auto expected = [&](const Script& script, const Strings& rest) {
+        Strings words{"EVALSHA", std::string{script.sha1}};
+        words.insert(words.end(), keys.begin(), keys.end());
+        words.insert(words.end(), rest.begin(), rest.end());
+        return words;
+    };
+    CHECK(decode(acquire_all_command(Call::digest, tenures, "host:1:2", "1700000000000000000", 33,
+                                     number)) ==
+          expected(acquire_all_script,
+                   {"30000", "host:1:2", "1700000000000000000", "33", "7", "abc-a", "abc-b"}));
+    CHECK(decode(release_all_command(Call::digest, tenures, "p:", number)) ==
+          expected(release_all_script, {"p:", "7", "abc-a", "abc-b"}));
+    const Strings body = decode(release_all_command(Call::body, tenures, "p:", number));
+    REQUIRE(body.size() > 2);
+    CHECK(body[0] == "EVAL");
+    CHECK(body[1] == release_all_script.body);
+}
+
 TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
     Tenure tenure = tenure_of("job");
     tenure.stand_as("abc-1f 1000 1 text");

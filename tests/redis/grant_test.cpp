@@ -367,3 +367,35 @@ TEST_CASE("What no script of ours publishes is nothing") {
     }
     CHECK(read_message("grant t 1700000000123456001 1 1700000000123456000 86400000 k").has_value());
 }
+
+TEST_CASE("An answer about several locks is read, or refused as a whole") {
+    using Outcome = AcquireAllAnswer::Outcome;
+    const auto granted = read_acquire_all(text("1 1700000000000000001"), 3);
+    REQUIRE(granted.has_value());
+    CHECK(granted->outcome == Outcome::granted);
+    CHECK(granted->fence == 1'700'000'000'000'000'001);
+    CHECK(granted->time == to_server_time(1'700'000'000'000'000'001));
+    const auto held = read_acquire_all(text("0 1700000000000000001 2"), 3);
+    REQUIRE(held.has_value());
+    CHECK(held->outcome == Outcome::held);
+    CHECK(held->which == 2);
+    CHECK(read_acquire_all(text("2 1700000000000000001"), 3)->outcome == Outcome::late);
+    CHECK(read_acquire_all(text("3 1700000000000000001"), 3)->outcome == Outcome::apart);
+    for (const char* wrong :
+         {"", "1", "4 1700000000000000001", "-1 1700000000000000001", "1 1700",
+          "1 1700000000000000001 1", "0 1700000000000000001", "0 1700000000000000001 3",
+          "0 1700000000000000001 -1", "0 1700000000000000001 1 1", "x 1700000000000000001"}) {
+        CAPTURE(wrong);
+        CHECK_FALSE(read_acquire_all(text(wrong), 3));
+    }
+
+    const auto released = read_release_all(text("1 0 3"), 3);
+    REQUIRE(released.size() == 3);
+    CHECK((released[0].ours && !released[0].more));
+    CHECK((!released[1].ours && !released[1].more));
+    CHECK((released[2].ours && released[2].more));
+    for (const char* wrong : {"", "1 1", "1 1 1 1", "1 1 4", "1 x 1", "1 1 -1"}) {
+        CAPTURE(wrong);
+        CHECK(read_release_all(text(wrong), 3).empty());
+    }
+}

@@ -2,6 +2,7 @@
 //
 // Tests of scripts.hpp: what each script does in a real server, asked by a client that is not ours.
 
+#include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
@@ -204,7 +205,8 @@ Reply to_reply(const RedisReply& from) {
 TEST_CASE("The SHA-1 of each script is what the server makes of its body") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    for (const Script& script : {acquire_script, release_script, renew_script}) {
+    for (const Script& script :
+         {acquire_script, release_script, renew_script, acquire_all_script, release_all_script}) {
         CAPTURE(std::string{script.name});
         CHECK(server.command({"SCRIPT", "LOAD", std::string{script.body}}).text == script.sha1);
     }
@@ -859,6 +861,179 @@ TEST_CASE(
     CHECK(bench.holder() == bob);
     CHECK(bench.pttl(bench.keys.lock_key) <= grant_ttl);
     CHECK(bench.wait(bob).elements.at(0).number == 1);
+}
+
+// --- Several at once.
+
+namespace {
+
+/// Three locks, asked for together.
+struct Several {
+    RedisServer server;
+    std::vector<LockIdentity> keys;
+
+    Several() {
+        for (const char* name : {"a", "b", "c"})
+            keys.push_back(make_identity(prefix, name, {}));
+    }
+
+    Reply run(const Script& script, const Strings& arguments) {
+        Strings words{"EVAL", std::string{script.body}, std::to_string(3 * keys.size())};
+        for (const LockIdentity& each : keys)
+            words.insert(words.end(), {each.lock_key, each.fence_key, each.queue_key});
+        words.insert(words.end(), arguments.begin(), arguments.end());
+        return to_reply(server.command(words));
+    }
+    std::optional<AcquireAllAnswer> acquire(const Strings& tokens, const std::string& block = "1",
+                                            const std::string& not_after = "") {
+        Strings words{std::to_string(ttl), "host:1:main", not_after, block, "17"};
+        words.insert(words.end(), tokens.begin(), tokens.end());
+        Reply reply = run(acquire_all_script, words);
+        CAPTURE(reply.text);
+        REQUIRE(RequestNumber{0x17}.take_from(reply));
+        return read_acquire_all(reply, keys.size());
+    }
+    /// What it answers for each.
+    std::string release(const Strings& tokens) {
+        Strings words{prefix, "17"};
+        words.insert(words.end(), tokens.begin(), tokens.end());
+        Reply reply = run(release_all_script, words);
+        REQUIRE(RequestNumber{0x17}.take_from(reply));
+        CHECK(read_release_all(reply, keys.size()).size() == keys.size());
+        return reply.text;
+    }
+    std::string get(const std::string& key) { return server.command({"GET", key}).text; }
+    long long pttl(const std::string& key) { return server.command({"PTTL", key}).number; }
+    /// All keys, in order.
+    Strings all() {
+        Strings names;
+        for (const auto& key : server.command({"KEYS", "*"}).elements)
+            names.push_back(key.text);
+        std::ranges::sort(names);
+        return names;
+    }
+};
+
+using All = AcquireAllAnswer::Outcome;
+const Strings mine{"a11ce-1", "a11ce-2", "a11ce-3"};
+
+}  // namespace
+
+TEST_CASE("Several free locks are taken, each under its own token and for the full time") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    const auto answer = bench.acquire(mine);
+    REQUIRE(answer.has_value());
+    CHECK(answer->outcome == All::granted);
+    CHECK(to_server_time(answer->fence) == answer->time);
+    const std::string fence = std::to_string(answer->fence);
+    for (std::size_t i = 0; i < 3; ++i) {
+        CAPTURE(i);
+        CHECK(bench.get(bench.keys[i].lock_key) == mine[i] + " host:1:main " + fence.substr(0, 10));
+        CHECK(bench.get(bench.keys[i].fence_key) == fence);
+        CHECK(bench.pttl(bench.keys[i].lock_key) > ttl - 10'000);
+        CHECK(bench.pttl(bench.keys[i].lock_key) <= ttl);
+        CHECK(bench.pttl(bench.keys[i].fence_key) > day - 60'000);
+    }
+    CHECK(bench.all().size() == 6);
+    // Again, for the answer was lost: for the full time, under larger fences.
+    bench.server.command({"PEXPIRE", bench.keys[1].lock_key, "5000"});
+    const auto again = bench.acquire(mine, "10");
+    REQUIRE(again.has_value());
+    CHECK(again->outcome == All::granted);
+    CHECK(again->fence > answer->fence);
+    CHECK(bench.pttl(bench.keys[1].lock_key) > 5000);
+    for (const LockIdentity& each : bench.keys)
+        CHECK(bench.get(each.fence_key) == plus(std::to_string(again->fence), 9));
+}
+
+TEST_CASE("None of several locks is taken when one cannot be had, and it is said which") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    const auto nothing_but = [&](Strings keys) {
+        std::ranges::sort(keys);
+        CHECK(bench.all() == keys);
+    };
+    const LockIdentity& second = bench.keys[1];
+    const std::string value = "b0b-1 text 1";
+
+    SECTION("held by another") {
+        bench.server.command({"SET", second.lock_key, value, "PX", "30000"});
+        const auto answer = bench.acquire(mine);
+        REQUIRE(answer.has_value());
+        CHECK(answer->outcome == All::held);
+        CHECK(answer->which == 1);
+        CHECK(bench.get(second.lock_key) == value);
+        nothing_but({second.lock_key});
+    }
+    SECTION("held by a token that begins alike") {
+        bench.server.command({"SET", second.lock_key, "a11ce-22 text 1", "PX", "30000"});
+        CHECK(bench.acquire(mine)->outcome == All::held);
+    }
+    SECTION("held by what is not ours, which the acquire script tells") {
+        bench.server.command({"SET", second.lock_key, "text"});
+        CHECK(bench.acquire(mine)->outcome == All::apart);
+        nothing_but({second.lock_key});
+    }
+    SECTION("free, but waited for") {
+        bench.server.command({"ZADD", second.queue_key, "1", waiter_of(bob)});
+        CHECK(bench.acquire(mine)->outcome == All::apart);
+        nothing_but({second.queue_key});
+    }
+    SECTION("held by itself, and waited for") {
+        bench.server.command({"SET", second.lock_key, mine[1] + " text 1", "PX", "30000"});
+        bench.server.command({"ZADD", second.queue_key, "1", waiter_of(bob)});
+        CHECK(bench.acquire(mine)->outcome == All::apart);
+        nothing_but({second.lock_key, second.queue_key});
+    }
+    SECTION("a fence that is ahead of the clock, and one that is none") {
+        const auto fence =
+            GENERATE(as<std::string>{}, "4000000000000000000", "text", "1700000000000 000000");
+        bench.server.command({"SET", second.fence_key, fence});
+        CHECK(bench.acquire(mine)->outcome == All::apart);
+        CHECK(bench.get(second.fence_key) == fence);
+        nothing_but({second.fence_key});
+    }
+    SECTION("too late") {
+        const auto answer = bench.acquire(mine, "1", "1000000000000000000");
+        REQUIRE(answer.has_value());
+        CHECK(answer->outcome == All::late);
+        nothing_but({});
+    }
+}
+
+TEST_CASE("Several locks are given back, each by its own token only") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    REQUIRE(bench.acquire(mine)->outcome == All::granted);
+
+    SECTION("all of them") {
+        CHECK(bench.release(mine) == "1 1 1");
+        CHECK(bench.all().size() == 3);  // the fences
+        CHECK(bench.release(mine) == "0 0 0");
+    }
+    SECTION("one is another's by now") {
+        bench.server.command({"SET", bench.keys[1].lock_key, "a11ce-22 text 1", "PX", "30000"});
+        CHECK(bench.release(mine) == "1 0 1");
+        CHECK(bench.get(bench.keys[1].lock_key) == "a11ce-22 text 1");
+        CHECK(bench.all().size() == 4);
+    }
+    SECTION("one has run out") {
+        bench.server.command({"DEL", bench.keys[2].lock_key});
+        CHECK(bench.release(mine) == "1 1 0");
+        CHECK(bench.all().size() == 3);
+    }
+    SECTION("one is waited for, and passed on") {
+        Listener listener{bench.server, wake_channel(process_of(bob))};
+        bench.server.command({"ZADD", bench.keys[1].queue_key, "1", waiter_of(bob)});
+        const std::string before = bench.get(bench.keys[1].fence_key);
+        CHECK(bench.release(mine) == "1 1 1");
+        CHECK(bench.get(bench.keys[1].lock_key).starts_with(bob + ' '));
+        CHECK(bench.get(bench.keys[1].fence_key) > before);
+        CHECK(listener.next().starts_with("grant " + bob + ' '));
+        CHECK(bench.pttl(bench.keys[1].lock_key) <= grant_ttl);
+        CHECK(bench.all().size() == 4);
+    }
 }
 
 TEST_CASE("A user with no more rights than the scripts need can do all of it") {

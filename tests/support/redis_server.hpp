@@ -354,6 +354,8 @@ class RedisServer {
               "+subscribe", "+pubsub|numsub",
               // Of semaphores and read-write locks.
               "+hget", "+hset", "+hdel", "+hincrby", "+zscore", "+zrangebyscore", "+pexpireat",
+              // Of several locks at once.
+              "+mget",
               // Of operators, and of a quorum with a least uptime.
               "+scan", "+zcount", "+info"}) {
             words.emplace_back(rule);

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+//
+// Tests of release_batches.hpp.
+
+#include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/redis/release_batches.hpp>
+
+#include "support/catch2.hpp"
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using namespace codomyrmex::concurrency::redis;
+
+GivenUp given_up(const std::string& name) {
+    return {std::make_shared<Tenure>(
+                std::make_shared<const LockIdentity>(make_identity("p:", name, {})), "abc-1"),
+            nullptr};
+}
+
+std::string names(const std::vector<GivenUp>& all) {
+    std::string text;
+    for (const GivenUp& each : all)
+        text += each.tenure->name() + ' ';
+    return text;
+}
+
+}  // namespace
+
+TEST_CASE("What a thread gives back is collected while it has a batch open, and not else") {
+    ReleaseBatches batches;
+    CHECK_FALSE(batches.collect(given_up("a")));
+    batches.open();
+    CHECK(batches.collect(given_up("b")));
+    CHECK(batches.collect(given_up("c")));
+    CHECK(names(batches.close()) == "b c ");
+    CHECK_FALSE(batches.collect(given_up("d")));
+    CHECK(batches.close().empty());
+}
+
+TEST_CASE("Each thread has a batch of its own") {
+    ReleaseBatches batches;
+    batches.open();
+    std::string theirs;
+    bool before = true;
+    std::jthread{[&] {
+        before = batches.collect(given_up("x"));
+        batches.open();
+        const bool during = batches.collect(given_up("y"));
+        theirs = during ? names(batches.close()) : "nothing";
+    }}.join();
+    CHECK_FALSE(before);
+    CHECK(theirs == "y ");
+    CHECK(batches.collect(given_up("z")));
+    CHECK(names(batches.close()) == "z ");
+}
