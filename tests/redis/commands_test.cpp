@@ -124,6 +124,8 @@ TEST_CASE("Several locks are asked for with their keys first, and then a token f
                    {"30000", "host:1:2", "1700000000000000000", "33", "7", "abc-a", "abc-b"}));
     CHECK(decode(release_all_command(Call::digest, tenures, "p:", number)) ==
           expected(release_all_script, {"p:", "7", "abc-a", "abc-b"}));
+    CHECK(decode(renew_all_command(Call::digest, tenures, "1700000000000000000", number)) ==
+          expected(renew_all_script, {"30000", "1700000000000000000", "7", "abc-a", "abc-b"}));
     const Strings body = decode(release_all_command(Call::body, tenures, "p:", number));
     REQUIRE(body.size() > 2);
     CHECK(body[0] == "EVAL");

@@ -389,6 +389,19 @@ TEST_CASE("An answer about several locks is read, or refused as a whole") {
         CHECK_FALSE(read_acquire_all(text(wrong), 3));
     }
 
+    const auto renewed = read_renew_all(text("1700000000000000001 1 0 2"), 3);
+    REQUIRE(renewed.size() == 3);
+    CHECK(renewed[0].outcome == RenewAnswer::Outcome::renewed);
+    CHECK(renewed[1].outcome == RenewAnswer::Outcome::lost);
+    CHECK(renewed[2].outcome == RenewAnswer::Outcome::wanted);
+    CHECK(renewed[2].time == to_server_time(1'700'000'000'000'000'001));
+    for (const char* wrong :
+         {"", "1700000000000000001", "1700000000000000001 1 1", "1700000000000000001 1 1 1 1",
+          "1700000000000000001 1 1 4", "1700000000000000001 1 -1 1", "1 1 1 1", "x 1 1 1"}) {
+        CAPTURE(wrong);
+        CHECK(read_renew_all(text(wrong), 3).empty());
+    }
+
     const auto released = read_release_all(text("1 0 3"), 3);
     REQUIRE(released.size() == 3);
     CHECK((released[0].ours && !released[0].more));

@@ -347,3 +347,28 @@ TEST_CASE("A schedule keeps its tenures alive") {
     schedule.remove(*watch.lock());
     CHECK(watch.expired());
 }
+
+TEST_CASE("Renewals of locks with one time to live go in one request, up to so many") {
+    std::vector<Task> work;
+    for (const char* name : {"a", "b", "c", "d", "e"})
+        work.push_back({.tenure = live(name)});
+    work.push_back({.tenure = live("long", {.ttl = 2s})});
+    work.push_back({.tenure = live("f")});
+    work.push_back({.tenure = live("released"), .duty = Duty::release});
+    const auto semaphore = [](const char* name) {
+        return std::make_shared<Tenure>(std::make_shared<const LockIdentity>(make_permit_identity(
+                                            "p:", name, 2, 1, LeaseOptions{.ttl = 1s})),
+                                        name);
+    };
+    work.push_back({.tenure = semaphore("s")});
+    work.push_back({.tenure = semaphore("t")});
+    work.push_back({.tenure = live("g")});
+
+    std::vector<Names> requests;
+    for (const auto& tasks : in_requests(std::move(work), 3))
+        requests.push_back(names(tasks));
+    CHECK(requests ==
+          std::vector<Names>{
+              {"a", "b", "c"}, {"d", "e", "f"}, {"long"}, {"released"}, {"s"}, {"t"}, {"g"}});
+    CHECK(in_requests({}, 3).empty());
+}

@@ -205,8 +205,8 @@ Reply to_reply(const RedisReply& from) {
 TEST_CASE("The SHA-1 of each script is what the server makes of its body") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    for (const Script& script :
-         {acquire_script, release_script, renew_script, acquire_all_script, release_all_script}) {
+    for (const Script& script : {acquire_script, release_script, renew_script, acquire_all_script,
+                                 release_all_script, renew_all_script}) {
         CAPTURE(std::string{script.name});
         CHECK(server.command({"SCRIPT", "LOAD", std::string{script.body}}).text == script.sha1);
     }
@@ -902,6 +902,14 @@ struct Several {
         CHECK(read_release_all(reply, keys.size()).size() == keys.size());
         return reply.text;
     }
+    std::vector<RenewAnswer> renew(const Strings& tokens, const std::string& not_after = "") {
+        Strings words{std::to_string(ttl), not_after, "17"};
+        words.insert(words.end(), tokens.begin(), tokens.end());
+        Reply reply = run(renew_all_script, words);
+        CAPTURE(reply.text);
+        REQUIRE(RequestNumber{0x17}.take_from(reply));
+        return read_renew_all(reply, keys.size());
+    }
     std::string get(const std::string& key) { return server.command({"GET", key}).text; }
     long long pttl(const std::string& key) { return server.command({"PTTL", key}).number; }
     /// All keys, in order.
@@ -1000,6 +1008,58 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
         CHECK(answer->outcome == All::late);
         nothing_but({});
     }
+}
+
+TEST_CASE("Several leases are extended, each by its own token only") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    using Outcome = RenewAnswer::Outcome;
+    Several bench;
+    REQUIRE(bench.acquire(mine)->outcome == All::granted);
+    for (const LockIdentity& each : bench.keys) {
+        bench.server.command({"PEXPIRE", each.lock_key, "5000"});
+        bench.server.command({"PEXPIRE", each.fence_key, "5000"});
+    }
+    const LockIdentity& second = bench.keys[1];
+    Outcome expected = Outcome::lost;
+    Outcome rest = Outcome::renewed;
+    std::string not_after;
+
+    SECTION("all of them") {
+        expected = Outcome::renewed;
+    }
+    SECTION("one is waited for") {
+        bench.server.command({"ZADD", second.queue_key, "1", waiter_of(bob)});
+        expected = Outcome::wanted;
+    }
+    SECTION("one is another's by now") {
+        bench.server.command({"SET", second.lock_key, "a11ce-22 text 1", "PX", "5000"});
+    }
+    SECTION("one has run out, and does not come back") {
+        bench.server.command({"DEL", second.lock_key});
+    }
+    SECTION("one is no lock of ours any more") {
+        bench.server.command({"DEL", second.lock_key});
+        bench.server.command({"RPUSH", second.lock_key, "text"});
+        bench.server.command({"PEXPIRE", second.lock_key, "5000"});
+    }
+    SECTION("too late") {
+        not_after = "1000000000000000000";
+        expected = rest = Outcome::late;
+    }
+    const auto answers = bench.renew(mine, not_after);
+    REQUIRE(answers.size() == 3);
+    CHECK(answers[0].outcome == rest);
+    CHECK(answers[1].outcome == expected);
+    CHECK(answers[2].outcome == rest);
+    CHECK(answers[0].time > to_server_time(1'700'000'000'000'000'000));
+    const auto extended = [&](std::size_t i) {
+        return bench.pttl(bench.keys[i].lock_key) > ttl - 10'000;
+    };
+    CHECK(extended(0) == (rest == Outcome::renewed));
+    CHECK(extended(1) == (expected == Outcome::renewed || expected == Outcome::wanted));
+    CHECK(extended(2) == (rest == Outcome::renewed));
+    for (const LockIdentity& each : bench.keys)
+        CHECK(bench.pttl(each.fence_key) > day - 60'000);
 }
 
 TEST_CASE("Several locks are given back, each by its own token only") {

@@ -122,6 +122,17 @@ class RequestNumber {
     return call_script_for_all(call, acquire_all_script, tenures, words);
 }
 
+/// The request to extend several leases. Requires: they have their time to live in common.
+[[nodiscard]] inline std::string renew_all_command(
+    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view not_after,
+    RequestNumber number) {
+    const std::string ttl = std::to_string(tenures.front()->identity().options.ttl.count());
+    std::vector<std::string_view> words{ttl, not_after, number.text()};
+    for (const auto& tenure : tenures)
+        words.push_back(tenure->token());
+    return call_script_for_all(call, renew_all_script, tenures, words);
+}
+
 /// The request to give several locks back. Requires: none of them stood in a queue.
 [[nodiscard]] inline std::string release_all_command(
     Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view prefix,

@@ -191,6 +191,24 @@ struct RenewAnswer {
     return RenewAnswer{static_cast<RenewAnswer::Outcome>(*kind), *time};
 }
 
+/// What the renew_all script answers about `count` locks.
+/// Returns: empty for what the script does not answer.
+[[nodiscard]] inline std::vector<RenewAnswer> read_renew_all(const Reply& reply,
+                                                             std::size_t count) {
+    Words words = words_of(reply);
+    const auto time = words.time();
+    if (!time) return {};
+    std::vector<RenewAnswer> answers;
+    answers.reserve(count);
+    while (answers.size() < count) {
+        const auto kind = words.number();
+        if (!kind || *kind < 0 || *kind > 3) return {};
+        answers.push_back({static_cast<RenewAnswer::Outcome>(*kind), *time});
+    }
+    if (!words.over()) return {};
+    return answers;
+}
+
 /// What the release script answers: 1 or 0, and 2 more.
 struct ReleaseAnswer {
     bool ours = false;

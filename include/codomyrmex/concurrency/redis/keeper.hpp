@@ -283,10 +283,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
   private:
     static constexpr std::chrono::milliseconds last_words{120};
     // A script that takes long holds up everybody.
-    static constexpr std::size_t most_together = 250;
+    static constexpr std::size_t most_together = 200;
 
+    // To tasks that went in one request: one, or several locks' renewals.
     struct Answer {
-        Task task{};
+        std::vector<Task> tasks{};
         RequestNumber number{0};
         Exchange exchange{};
     };
@@ -306,14 +307,14 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             const Deadline limit = Deadline::after(last_words);
             give_up_all();
             for (const Task& task : last)
-                send(task, Call::body);
+                send({task}, Call::body);
             pipeline.drain(limit);
             // What was answered with an error.
             guard.lock();
             const std::vector<Task> again = schedule_.take_releases();
             guard.unlock();
             for (const Task& task : again)
-                send(task, Call::body);
+                send({task}, Call::body);
             pipeline.drain(limit);
         } catch (const std::exception&) {
             // Nobody is left to tell; the leases run out.
@@ -351,11 +352,12 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                 lose(task.tenure, ran_out);
             // Nobody can tell us any more that a lock is wanted.
             if (unheard) give_up_all();
-            for (const Task& task : due.work)
-                send(task, how_to_call(script_of(task)));
+            const bool sends = !due.work.empty();
+            for (std::vector<Task>& tasks : in_requests(std::move(due.work), most_together))
+                send(std::move(tasks));
             for (const std::string& key : lines)
                 time_out(key, now);
-            if (pump || again || !due.work.empty()) attend_pipeline();
+            if (pump || again || sends) attend_pipeline();
             if (subscribe) this->subscribe();
         } catch (const std::exception& error) {
             // Out of memory, most likely. Nothing is forgotten: all of it becomes due again.
@@ -480,37 +482,47 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         return !others_first || schedule_.next_due() > now;
     }
 
-    [[nodiscard]] static const Script& script_of(const Task& task) noexcept {
-        const Scripts scripts = scripts_of(task.tenure->identity().kind);
-        return task.duty == Duty::renew ? scripts.renew : scripts.release;
+    [[nodiscard]] static const Script& script_of(const std::vector<Task>& tasks) noexcept {
+        if (tasks.size() > 1) return renew_all_script;
+        const Scripts scripts = scripts_of(tasks.front().tenure->identity().kind);
+        return tasks.front().duty == Duty::renew ? scripts.renew : scripts.release;
     }
 
-    void send(const Task& task, Call call) {
-        const Tenure& tenure = *task.tenure;
+    void send(std::vector<Task> tasks) {
+        const Call call = how_to_call(script_of(tasks));
+        send(std::move(tasks), call);
+    }
+
+    void send(std::vector<Task> tasks, Call call) {
         const BootTime now = detail::BootClock::now();
         const RequestNumber number = next_number();
+        const Tenure& first = *tasks.front().tenure;
         std::string bytes;
         Deadline deadline = Deadline::never();
-        if (task.duty == Duty::renew) {
+        if (tasks.front().duty == Duty::renew) {
             // A renewal that comes after the end would only keep others waiting.
-            const BootTime end = tenure.deadline();
-            bytes = renew_command(call, tenure, clock.at(end), number);
+            BootTime end = first.deadline();
+            for (const Task& task : tasks)
+                end = std::min(end, task.tenure->deadline());
+            bytes = tasks.size() == 1
+                        ? renew_command(call, first, clock.at(end), number)
+                        : renew_all_command(call, tenures_of(tasks), clock.at(end), number);
             deadline = Deadline::after(end - now);
         } else {
-            bytes = release_command(call, tenure, name.prefix, number);
+            bytes = release_command(call, first, name.prefix, number);
             deadline = Deadline::after(options.response_timeout);
         }
         owed_.fetch_add(1);
         pipeline.send(
             std::move(bytes), deadline, false,
-            [this, task, number](Exchange& exchange) {
+            [this, tasks = std::move(tasks), number](Exchange& exchange) mutable {
                 owed_.fetch_sub(1);
                 try {
                     const std::lock_guard guard{mutex_};
-                    answers_.push_back({task, number, std::move(exchange)});
+                    answers_.push_back({std::move(tasks), number, std::move(exchange)});
                     wake();
                 } catch (const std::exception&) {
-                    // Out of memory: the task becomes due again, as without an answer.
+                    // Out of memory: the tasks become due again, as without an answer.
                 }
             },
             true);
@@ -519,10 +531,10 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     // An answer to send(). `reloaded`: which scripts were sent again with their bodies.
     // Returns: whether something was sent again.
     bool settle(Answer& answer, std::array<bool, script_count>& reloaded) {
-        const Task& task = answer.task;
+        std::vector<Task>& tasks = answer.tasks;
         Exchange& exchange = answer.exchange;
         if (exchange.outcome != Exchange::Outcome::answered) {
-            again_later(task, exchange.error);
+            again_later(tasks, exchange.error);
             return false;
         }
         if (exchange.reply.is_error()) {
@@ -530,58 +542,65 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             if (kind == ServerErrorKind::load_script) {
                 // The first of those that say so brings the body along, and the rest come behind
                 // it.
-                bool& sent = reloaded[static_cast<std::size_t>(script_of(task).id)];
-                send(task, std::exchange(sent, true) ? Call::digest : Call::body);
+                bool& sent = reloaded[static_cast<std::size_t>(script_of(tasks).id)];
+                send(std::move(tasks), std::exchange(sent, true) ? Call::digest : Call::body);
                 return true;
             }
             if (kind == ServerErrorKind::rediscover) pipeline.disconnect(exchange.connection);
-            again_later(task, exchange.reply.text);
+            again_later(tasks, exchange.reply.text);
             return false;
         }
-        if (!answer.number.take_from(exchange.reply)) {
-            // Of another request: which reply belongs to which is anybody's guess from here on.
+        // A reply of another request: which belongs to which is anybody's guess from here on.
+        if (!answer.number.take_from(exchange.reply) || !settle(tasks, exchange)) {
             pipeline.disconnect(exchange.connection);
-            again_later(task, "the server answered with " + exchange.reply.describe());
-            return false;
-        }
-        if (task.duty == Duty::renew) {
-            settle_renewal(task, exchange);
-        } else {
-            settle_release(task, exchange);
+            again_later(tasks, "the server answered with " + exchange.reply.describe());
         }
         return false;
     }
 
-    void settle_renewal(const Task& task, const Exchange& exchange) {
-        const std::optional<RenewAnswer> answer = read_renew(exchange.reply);
-        if (!answer) {
-            pipeline.disconnect(exchange.connection);
-            return again_later(task, "the server answered with " + exchange.reply.describe());
+    // Returns: false for an answer that is none.
+    bool settle(const std::vector<Task>& tasks, const Exchange& exchange) {
+        if (tasks.front().duty == Duty::release) {
+            settle_release(tasks.front(), exchange);
+            return true;
         }
-        clock.learn(answer->time, exchange.sent);
+        std::vector<RenewAnswer> answers;
+        if (tasks.size() > 1) {
+            answers = read_renew_all(exchange.reply, tasks.size());
+        } else if (const auto answer = read_renew(exchange.reply)) {
+            answers.push_back(*answer);
+        }
+        if (answers.empty()) return false;
+        clock.learn(answers.front().time, exchange.sent);
+        for (std::size_t i = 0; i < tasks.size(); ++i)
+            settle_renewal(tasks[i], answers[i].outcome, exchange.sent);
+        return true;
+    }
+
+    void settle_renewal(const Task& task, RenewAnswer::Outcome outcome, BootTime sent) {
         using Outcome = RenewAnswer::Outcome;
         const BootTime now = detail::BootClock::now();
         const char* reason = not_ours;
         {
             const std::lock_guard guard{mutex_};
             if (!schedule_.contains(*task.tenure, task.duty)) return;
-            if (answer->outcome == Outcome::late) {
+            if (outcome == Outcome::late) {
                 // By a wrong idea of the server's clock, which is right now.
                 schedule_.postpone(*task.tenure, now);
                 return;
             }
-            if (answer->outcome != Outcome::lost) {
+            if (outcome != Outcome::lost) {
                 reason = ran_out;
-                if (task.tenure->renewed(exchange.sent, now)) {
+                if (task.tenure->renewed(sent, now)) {
                     renewals_.fetch_add(1);
-                    schedule_.move(*task.tenure, task.tenure->renewal_due(exchange.sent));
+                    schedule_.move(*task.tenure, task.tenure->renewal_due(sent));
                     reason = nullptr;
                 }
             }
             if (reason != nullptr) schedule_.remove(*task.tenure);
         }
         if (reason != nullptr) return lose(task.tenure, reason);
-        if (answer->outcome == Outcome::wanted) give_up_retained(task.tenure->identity().lock_key);
+        if (outcome == Outcome::wanted) give_up_retained(task.tenure->identity().lock_key);
     }
 
     void settle_release(const Task& task, const Exchange& exchange) {
@@ -600,15 +619,17 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         }
     }
 
-    void again_later(const Task& task, const std::string& why) {
+    void again_later(const std::vector<Task>& tasks, const std::string& why) {
         bool tell = false;
         {
             const std::lock_guard guard{mutex_};
             const BootTime now = detail::BootClock::now();
-            const BootTime due = task.tenure->retry_due(now);
             const BootTime no_sooner = now + std::chrono::milliseconds{100};
-            schedule_.postpone(*task.tenure,
-                               task.duty == Duty::renew ? due : std::max(due, no_sooner));
+            for (const Task& task : tasks) {
+                const BootTime due = task.tenure->retry_due(now);
+                schedule_.postpone(*task.tenure,
+                                   task.duty == Duty::renew ? due : std::max(due, no_sooner));
+            }
             // Told once, not for each lease.
             tell = !stopping_ && now >= quiet_until_;
             if (tell) quiet_until_ = now + std::chrono::milliseconds{100};

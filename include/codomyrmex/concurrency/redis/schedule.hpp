@@ -9,11 +9,14 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_SCHEDULE_HPP
 
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/holder.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string_view>
@@ -31,6 +34,37 @@ struct Task {
     BootTime until{};         ///< of a release: when the key is gone without it
     bool to_the_end = false;  ///< of a release: repeated though answered "not yours" (see cancel)
 };
+
+/// What goes together in one request: renewals of locks with the same time to live, at most `most`;
+/// anything else by itself.
+[[nodiscard]] inline std::vector<std::vector<Task>> in_requests(std::vector<Task> work,
+                                                                std::size_t most) {
+    std::vector<std::vector<Task>> requests;
+    std::map<std::chrono::milliseconds, std::size_t> open;
+    for (Task& task : work) {
+        const LockIdentity& identity = task.tenure->identity();
+        if (task.duty == Duty::renew && identity.kind == PrimitiveKind::lock) {
+            const auto [place, fresh] = open.try_emplace(identity.options.ttl, requests.size());
+            if (!fresh && requests[place->second].size() < most) {
+                requests[place->second].push_back(std::move(task));
+                continue;
+            }
+            place->second = requests.size();
+        }
+        requests.emplace_back().push_back(std::move(task));
+    }
+    return requests;
+}
+
+/// The tenures of tasks, in their order.
+[[nodiscard]] inline std::vector<std::shared_ptr<Tenure>> tenures_of(
+    const std::vector<Task>& tasks) {
+    std::vector<std::shared_ptr<Tenure>> tenures;
+    tenures.reserve(tasks.size());
+    for (const Task& task : tasks)
+        tenures.push_back(task.tenure);
+    return tenures;
+}
 
 /// Not thread-safe.
 class Schedule {

@@ -23,6 +23,7 @@ enum class ScriptId : std::uint8_t {
     renew,
     acquire_all,
     release_all,
+    renew_all,
     acquire_permits,
     release_permits,
     renew_permits,
@@ -34,7 +35,7 @@ enum class ScriptId : std::uint8_t {
     quorum_release,
     none,  ///< a command of the server's
 };
-inline constexpr std::size_t script_count = 15;
+inline constexpr std::size_t script_count = 16;
 
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.
@@ -292,6 +293,41 @@ inline constexpr Script release_script{ScriptId::release,
                                        "release",
                                        "dee6eaae166003e09074e5d04008c77e123f9e5d",
                                        {release_body.data(), release_body.size()}};
+
+/// The renew script for several locks.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: time to live in ms; the server time after
+/// which nothing is to be done for any, or empty; the request's number; then the token of each.
+/// Answers the server time and a word for each, as the renew script has it.
+inline constexpr auto renew_all_body =
+    join(lua_time, lua_words, R"lua(local ttl, not_after, number = ARGV[1], ARGV[2], ARGV[3]
+local count = #KEYS / 3
+local queues, answers = {}, {now}
+for i = 1, count do
+    queues[i] = KEYS[3 * i]
+    redis.call('PEXPIRE', KEYS[3 * i - 1], '86400000')
+end
+local late = not_after ~= '' and now > not_after
+local wanted = redis.call('EXISTS', unpack(queues)) ~= 0
+for i = 1, count do
+    local lock, word = KEYS[3 * i - 2], 0
+    local holder = redis.pcall('GET', lock)
+    if type(holder) == 'string' and is_token(holder, ARGV[i + 3]) then
+        word = 3
+        if not late then
+            redis.call('PEXPIRE', lock, ttl)
+            word = wanted and redis.call('EXISTS', queues[i]) + 1 or 1
+        end
+    end
+    answers[i + 1] = word
+end
+answers[count + 2] = number
+return table.concat(answers, ' ')
+)lua");
+inline constexpr Script renew_all_script{ScriptId::renew_all,
+                                         "renew all",
+                                         "907bc8ded61552d86f3a0b5857271b90eb897e30",
+                                         {renew_all_body.data(), renew_all_body.size()}};
 
 /// Takes several locks, all or none, if each is free, or this token's already, and nobody waits for
 /// any.
