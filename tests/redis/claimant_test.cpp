@@ -55,8 +55,7 @@ TEST_CASE("A process is called anew each time, and hears under its prefix") {
 }
 
 TEST_CASE("Tokens begin with the process' name, never repeat, and tell if one will be retained") {
-    const KeeperBench keeper{nowhere};
-    Claimant claimant{*keeper.state};
+    KeeperBench keeper{nowhere};
     constexpr int threads = 4;
     constexpr std::size_t each = 500;
     std::array<std::vector<std::string>, threads> made;
@@ -64,7 +63,7 @@ TEST_CASE("Tokens begin with the process' name, never repeat, and tell if one wi
     support::run_together(threads, [&](int thread) {
         for (std::size_t i = 0; i < each; ++i)
             made.at(static_cast<std::size_t>(thread))
-                .push_back(claimant.make_tenure(usual)->token());
+                .push_back(keeper.claimant.make_tenure(usual)->token());
     });
     std::set<std::string> all;
     for (const auto& tokens : made)
@@ -75,46 +74,44 @@ TEST_CASE("Tokens begin with the process' name, never repeat, and tell if one wi
         return token.starts_with(head) && token.size() > head.size() &&
                token.find_first_not_of("0123456789abcdef", head.size()) == std::string::npos;
     }));
-    const std::string retained = claimant.make_tenure(identity({.retain = 1s}))->token();
+    const std::string retained = keeper.claimant.make_tenure(identity({.retain = 1s}))->token();
     CHECK(retained.starts_with(head));
     CHECK(retained.ends_with('r'));
-    CHECK_FALSE(claimant.make_tenure(usual)->forked());
+    CHECK_FALSE(keeper.claimant.make_tenure(usual)->forked());
 }
 
 TEST_CASE("A holder is called by its thread and its label, in which nothing controls a terminal") {
-    const KeeperBench keeper{nowhere};
-    const Claimant claimant{*keeper.state};
-    const std::string plain = claimant.text(*identity());
+    KeeperBench keeper{nowhere};
+    const std::string plain = keeper.claimant.text(*identity());
     CHECK(plain.starts_with(keeper.state->name.holder));
     CHECK(plain.find(' ') == std::string::npos);
-    CHECK(plain != support::on_another_thread([&] { return claimant.text(*identity()); }));
+    CHECK(plain != support::on_another_thread([&] { return keeper.claimant.text(*identity()); }));
     // Bytes above ASCII stay: a label may be in any language.
     const std::string label{"a\0b\x1b[2J\x7f\n\xc3\xa4 z", 13};
-    CHECK(claimant.text(*identity({.label = label})) == plain + " a?b?[2J??\xc3\xa4 z");
+    CHECK(keeper.claimant.text(*identity({.label = label})) == plain + " a?b?[2J??\xc3\xa4 z");
 }
 
 TEST_CASE("It tells that another was seen to hold it, and counts what another's release gave it") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    const KeeperBench keeper{server.url()};
-    const KeeperBench elsewhere{server.url()};
-    Claimant claimant{*keeper.state};
-    Claimant other{*elsewhere.state};
+    KeeperBench keeper{server.url()};
+    KeeperBench elsewhere{server.url()};
     const auto ask = [](Claimant& who, const Wait& wait, bool& contended) {
         return who.acquire(identity({.ttl = 10min}), 1, wait, Deadline::after(20s), false,
                            contended);
     };
     bool contended = false;
-    const auto first = ask(other, wait_until(Deadline::never()), contended);
+    const auto first = ask(elsewhere.claimant, wait_until(Deadline::never()), contended);
     REQUIRE(first);
     CHECK_FALSE(contended);
-    CHECK_FALSE(ask(claimant, wait_not(), contended));
+    CHECK_FALSE(ask(keeper.claimant, wait_not(), contended));
     CHECK(contended);
 
     contended = false;
     std::shared_ptr<Tenure> second;
-    std::jthread waiter{
-        [&] { second = ask(claimant, wait_until(Deadline::after(support::patience)), contended); }};
+    std::jthread waiter{[&] {
+        second = ask(keeper.claimant, wait_until(Deadline::after(support::patience)), contended);
+    }};
     CHECK(eventually([&] {
         return server.command({"ZCARD", "codomyrmex:lock:{name}:queue"}).number == 1;
     }));
@@ -122,13 +119,13 @@ TEST_CASE("It tells that another was seen to hold it, and counts what another's 
     waiter.join();
     REQUIRE(second);
     CHECK(contended);
-    CHECK(claimant.grants() == 1);
-    CHECK(other.grants() == 0);
+    CHECK(keeper.claimant.grants() == 1);
+    CHECK(elsewhere.claimant.grants() == 0);
     // What was known before stays known.
     keeper.state->release(second, nullptr);
-    const auto third = ask(claimant, wait_until(Deadline::never()), contended);
+    const auto third = ask(keeper.claimant, wait_until(Deadline::never()), contended);
     REQUIRE(third);
     CHECK(contended);
-    CHECK(claimant.grants() == 1);
+    CHECK(keeper.claimant.grants() == 1);
     keeper.state->release(third, nullptr);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The engine of a RedisClient without the client: a keeper's state with its events, for tests of
-// the parts that are made on it.
+// The engine of a RedisClient without the client: a keeper's state with its events, and who asks by
+// it, for tests of the parts that are made on them.
 
 #ifndef CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_KEEPER_BENCH_HPP
 #define CODOMYRMEX_CONCURRENCY_TESTS_SUPPORT_KEEPER_BENCH_HPP
@@ -41,6 +41,7 @@ class KeeperBench {
 
     const std::shared_ptr<codomyrmex::concurrency::redis::Events> events;
     const std::shared_ptr<codomyrmex::concurrency::redis::KeeperState> state;
+    codomyrmex::concurrency::redis::Claimant claimant{*state};
 };
 
 }  // namespace test_support
