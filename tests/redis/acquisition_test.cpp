@@ -177,6 +177,8 @@ TEST_CASE("an acquire whose reply was lost is resolved by its token") {
     // The fence went on: nobody can have seen that of the first copy.
     CHECK(server.command({"GET", lock_key + ":fence"}).text ==
           std::to_string(asking.tenure().take_fence()));
+    asking.give_back();
+    CHECK(eventually([&] { return !exists(server); }));
 }
 
 TEST_CASE("A request that the server executes after it was given up leaves no lock") {

@@ -11,9 +11,9 @@
 #include "support/redis_server.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <stop_token>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace {

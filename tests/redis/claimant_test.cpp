@@ -16,7 +16,6 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <unistd.h>
 #include <utility>

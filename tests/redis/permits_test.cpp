@@ -12,12 +12,10 @@
 #include "support/threads.hpp"
 
 #include <chrono>
-#include <cstdint>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <system_error>
-#include <utility>
 #include <vector>
 
 namespace {
