@@ -183,7 +183,7 @@ TEST_CASE("Asked to stop, it sends no further copy, whatever time is left") {
         if (copy == 3) source.request_stop();
     };
     const Answer answer = bench.ask(
-        no_script, Deadline::never(), stop_at_third, [](const Reply&) { return true; },
+        no_script, Deadline::after(20s), stop_at_third, [](const Reply&) { return true; },
         source.get_token());
     CHECK_FALSE(answer.ok);
     CHECK(bench.numbers.size() == 3);
