@@ -62,7 +62,7 @@ struct Bench {
         REQUIRE(hold);
         return hold;
     }
-    /// As a client gives it back.
+    /// As a client gives it back, which a lost one must be, too.
     void give_back(const std::shared_ptr<Hold>& hold) {
         hold->end();
         hold->tenure()->used_by(nullptr);
@@ -160,6 +160,7 @@ TEST_CASE("A conversion of what the server no longer has is a loss, told once") 
           LockErrc::lease_lost);
     CHECK(bench.keeper.state->pipeline.requests() == requests);
     CHECK(bench.losses().size() == 1);
+    bench.give_back(hold);
 }
 
 TEST_CASE("A resizing that the server executes too late changes nothing, and is an error") {
