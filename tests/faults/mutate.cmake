@@ -33,13 +33,13 @@ endfunction()
 
 if(MUTANT STREQUAL "plain_del")
     # Whoever holds it: a release deletes it.
-    mutate(${redis}/scripts.hpp "if holder and not ours then return '0 ' .. number end" "ours = true")
+    mutate(${redis}/scripts.hpp "        if holder then return 0 end\n" "        ours = true\n")
 elseif(MUTANT STREQUAL "validity_from_reply")
     mutate(${redis}/acquisition.hpp "acquired->fences, answer.sent, options().ttl"
            "acquired->fences, detail::BootClock::now(), options().ttl")
 elseif(MUTANT STREQUAL "constant_fence")
-    mutate(${redis}/scripts.hpp "    local first = now\n"
-           "    if true then return '1700000000000000000', block end\n    local first = now\n")
+    mutate(${redis}/scripts.hpp "    block = tonumber(block)\n"
+           "    if true then return '1700000000000000000', block end\n")
     mutate(${redis}/scripts.hpp "return '1 ' .. now .. ' ' .. now .. ' 1 '"
            "return '1 ' .. now .. ' 1700000000000000000 1 '")
 elseif(MUTANT STREQUAL "fence_stands")
@@ -56,8 +56,8 @@ elseif(MUTANT STREQUAL "late_reply_accepted")
     mutate(${redis}/commands.hpp "!reply.text.ends_with(text())) return false;"
            "reply.text.size() <= size_) return false;")
 elseif(MUTANT STREQUAL "waiter_stays")
-    mutate(${redis}/scripts.hpp "redis.call('ZREM', queue, waiter)\nif holder"
-           "redis.call('ZREM', queue, '')\nif holder")
+    mutate(${redis}/scripts.hpp "redis.call('ZREM', queue, waiter)\n        if holder"
+           "redis.call('ZREM', queue, '')\n        if holder")
 elseif(MUTANT STREQUAL "grant_from_receipt")
     mutate(${redis}/grant.hpp "grant.since = std::min(received, asked + waited)"
            "grant.since = std::max(received, asked)")

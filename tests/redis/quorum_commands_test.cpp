@@ -69,6 +69,9 @@ TEST_CASE("What a node answers to the other questions is read, and nothing else"
     CHECK_FALSE(read_quorum_step(array({integer(-1), text(stamp)})));
     CHECK_FALSE(read_quorum_step(array({integer(1), text("now")})));
     CHECK_FALSE(read_quorum_step(text("1")));
+    CHECK(read_quorum_release(integer(1)) == true);
+    CHECK(read_quorum_release(integer(0)) == false);
+    CHECK_FALSE(read_quorum_release(text("1")).has_value());
 }
 
 TEST_CASE("How long a server is up is found in what INFO tells") {

@@ -77,7 +77,7 @@ TEST_CASE("A quorum lock goes on while any two of five are stopped") {
     }
     // Who waited for one of those would have waited for half a minute.
     CHECK(longest < 10s);
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
 }
 
 TEST_CASE("Two nodes that answer a second late delay nobody, and their late votes are given back") {
@@ -95,7 +95,7 @@ TEST_CASE("Two nodes that answer a second late delay nobody, and their late vote
         CHECK(lease.release());
     }
     CHECK(Clock::now() - start < 10s);
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
     // What cannot be known to be undone is released until its time is over.
     nodes.proxy(1).delay(0s);
     nodes.proxy(3).delay(0s);
@@ -166,15 +166,15 @@ TEST_CASE("A failed round leaves no key behind, and its holder's stay") {
     QuorumNodes nodes{5};
     // Others have three votes for good; two are free.
     for (const std::size_t node : {0U, 1U, 2U})
-        nodes.server(node).command({"SET", QuorumNodes::key("ledger"), "other 1", "PX", "60000"});
+        nodes.give_to_other(node, "ledger");
     QuorumClient client = nodes.quorum();
     QuorumLock lock{"ledger", client};
     CHECK_FALSE(lock.try_lock());
     CHECK_FALSE(lock.try_lock_for(50ms));
-    CHECK(eventually([&] { return nodes.held("ledger") == 3; }));
+    CHECK(nodes.await_held("ledger", 3) == 3);
     CHECK(eventually([&] { return client.stats().releases_pending == 0; }));
     for (const std::size_t node : {0U, 1U, 2U})
-        CHECK(nodes.holder(node, "ledger") == "other");
+        CHECK(nodes.holder(node, "ledger") == QuorumNodes::other);
 }
 
 TEST_CASE("A vote that comes after the round failed is given back") {
@@ -183,9 +183,9 @@ TEST_CASE("A vote that comes after the round failed is given back") {
     QuorumClient client = nodes.quorum({.node_timeout = 100ms});
     QuorumLock lock{"ledger", client};
     { const std::scoped_lock guard{lock}; }
-    REQUIRE(eventually([&] { return nodes.held("ledger") == 0; }));
+    REQUIRE(nodes.await_held("ledger", 0) == 0);
     // One is another's, two answer too late: no majority. By then they have granted it.
-    nodes.server(0).command({"SET", QuorumNodes::key("ledger"), "other 1", "PX", "60000"});
+    nodes.give_to_other(0, "ledger");
     SECTION("the answers are late") {
         nodes.proxy(1).add(Fault::hold_reply());
         nodes.proxy(2).add(Fault::hold_reply());
@@ -207,8 +207,8 @@ TEST_CASE("A vote that comes after the round failed is given back") {
     if (won) lock.unlock();
     nodes.proxy(1).release();
     nodes.proxy(2).release();
-    CHECK(eventually([&] { return nodes.held("ledger") == 1; }));
-    nodes.server(0).command({"DEL", QuorumNodes::key("ledger")});
+    CHECK(nodes.await_held("ledger", 1) == 1);
+    nodes.forget(0, "ledger");
     CHECK(lock.try_lock_for(5s));
 }
 
@@ -218,14 +218,14 @@ TEST_CASE("A script cache that was flushed costs a retry, nothing else") {
     QuorumClient client = nodes.quorum();
     QuorumLock lock{"ledger", client};
     { const std::scoped_lock guard{lock}; }
-    REQUIRE(eventually([&] { return nodes.held("ledger") == 0; }));
+    REQUIRE(nodes.await_held("ledger", 0) == 0);
     for (std::size_t node = 0; node < 3; ++node)
         nodes.server(node).command({"SCRIPT", "FLUSH"});
     QuorumLease lease = lock.lease();
     for (std::size_t node = 0; node < 3; ++node)
         nodes.server(node).command({"SCRIPT", "FLUSH"});
     CHECK(lease.release());
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
 }
 
 TEST_CASE("A time to live that the answers outlast is refused, and nothing is left") {
@@ -236,5 +236,5 @@ TEST_CASE("A time to live that the answers outlast is refused, and nothing is le
     for (std::size_t node = 0; node < 3; ++node)
         nodes.proxy(node).delay(80ms);
     CHECK(error_of([&] { (void)lock.try_lock(); }) == LockErrc::validity_exhausted);
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
 }

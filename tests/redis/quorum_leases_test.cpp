@@ -29,24 +29,24 @@ TEST_CASE("A renewal gives its key to a node that lost it, and takes none of ano
     QuorumClient client = nodes.quorum();
     QuorumLock lock{"ledger", client, {.ttl = 3s}};
     QuorumLease lease = lock.lease();
-    REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
+    REQUIRE(nodes.await_held("ledger", 5) == 5);
     const std::string key = QuorumNodes::key("ledger");
     nodes.server(0).command({"FLUSHALL"});
-    nodes.server(1).command({"SET", key, "other 1", "PX", "60000"});
+    nodes.give_to_other(1, "ledger");
     const bool renewed = lease.renew();
     CHECK(renewed);
     CHECK(eventually([&] { return nodes.holder(0, "ledger") == lease.token(); }));
     CHECK(nodes.fence(0, "ledger") == std::to_string(lease.fence()));
-    CHECK(nodes.holder(1, "ledger") == "other");
+    CHECK(nodes.holder(1, "ledger") == QuorumNodes::other);
     CHECK(nodes.server(1).command({"PTTL", key}).number > 50'000);
     CHECK(eventually([&] { return client.stats().repairs == 1; }));
     // The background does the same.
-    nodes.server(2).command({"DEL", key});
+    nodes.forget(2, "ledger");
     CHECK(eventually([&] { return nodes.holder(2, "ledger") == lease.token(); }));
     CHECK(lease.valid());
     CHECK(lease.release());
-    CHECK(eventually([&] { return nodes.held("ledger") == 1; }));
-    CHECK(nodes.holder(1, "ledger") == "other");
+    CHECK(nodes.await_held("ledger", 1) == 1);
+    CHECK(nodes.holder(1, "ledger") == QuorumNodes::other);
 }
 
 TEST_CASE("A lease is renewed for as long as it is held, also with a minority down") {
@@ -75,26 +75,25 @@ TEST_CASE("A lease that a majority gave to another is lost, and its holder is to
     SECTION("by the renewal") {
         QuorumLease lease = lock.lease();
         for (const std::size_t node : {0U, 1U, 2U})
-            nodes.server(node).command(
-                {"SET", QuorumNodes::key("ledger"), "other 1", "PX", "60000"});
+            nodes.give_to_other(node, "ledger");
         CHECK(eventually([&] { return lease.stop_token().stop_requested(); }));
         CHECK_FALSE(lease.valid());
         CHECK_FALSE(lease.release());
         for (const std::size_t node : {0U, 1U, 2U})
-            CHECK(nodes.holder(node, "ledger") == "other");
+            CHECK(nodes.holder(node, "ledger") == QuorumNodes::other);
     }
     SECTION("by the release") {
         QuorumLease lease = lock.lease();
-        REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
+        REQUIRE(nodes.await_held("ledger", 5) == 5);
         for (const std::size_t node : {0U, 1U, 2U})
-            nodes.server(node).command({"DEL", QuorumNodes::key("ledger")});
+            nodes.forget(node, "ledger");
         CHECK_FALSE(lease.release());
     }
     SECTION("by the answers to an unlock that nobody waits for") {
         lock.lock();
-        REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
+        REQUIRE(nodes.await_held("ledger", 5) == 5);
         for (const std::size_t node : {0U, 1U, 2U})
-            nodes.server(node).command({"DEL", QuorumNodes::key("ledger")});
+            nodes.forget(node, "ledger");
         lock.unlock();
     }
     SECTION("by the time, when no majority can be reached") {
@@ -181,7 +180,7 @@ TEST_CASE("A node that has been up for too short a time has no vote") {
     }
     CAPTURE(what);
     CHECK(what.find("may have forgotten") != std::string::npos);
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
     // The default is the lease's time: one that is over since the start cannot have been forgotten.
     QuorumClient usual{nodes.clients()};
     QuorumLock brief{"brief", usual, {.ttl = 500ms}};

@@ -25,7 +25,6 @@ using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
 using namespace test_support;
 using support::error_of;
-using support::eventually;
 
 namespace {
 
@@ -43,12 +42,12 @@ TEST_CASE("A free quorum lock is held at every node, and nothing but fences is l
     CHECK(lease.remaining() > 9s);
     CHECK(lease.fence() > 1'000'000'000'000'000'000U);
     CHECK_FALSE(lease.contended());
-    REQUIRE(eventually([&] { return nodes.held("ledger") == 5; }));
+    REQUIRE(nodes.await_held("ledger", 5) == 5);
     for (std::size_t node = 0; node < 5; ++node)
         CHECK(nodes.holder(node, "ledger") == lease.token());
     CHECK(lease.renew());
     CHECK(lease.release());
-    REQUIRE(eventually([&] { return nodes.held("ledger") == 0; }));
+    REQUIRE(nodes.await_held("ledger", 0) == 0);
     for (std::size_t node = 0; node < 5; ++node) {
         CHECK(nodes.server(node).command({"KEYS", "*"}).elements.size() == 1);
         CHECK(nodes.server(node).command({"PTTL", QuorumNodes::key("ledger") + ":fence"}).number >
@@ -156,7 +155,7 @@ TEST_CASE("Votes that are split between two who ask at once come together again"
     }
     CHECK(overlaps == 0);
     CHECK(served == 100);
-    CHECK(eventually([&] { return nodes.held("ledger") == 0; }));
+    CHECK(nodes.await_held("ledger", 0) == 0);
 }
 
 TEST_CASE("A child of fork is inert, and makes connections of its own") {

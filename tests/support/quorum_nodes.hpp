@@ -11,6 +11,7 @@
 
 #include "support/fault_proxy.hpp"
 #include "support/redis_server.hpp"
+#include "support/threads.hpp"
 
 #include <array>
 #include <chrono>
@@ -70,6 +71,24 @@ class QuorumNodes {
             if (!holder(node, name).empty()) ++count;
         return count;
     }
+    /// Waits until `count` have. Returns: how many have then; another number if that does not come
+    /// about.
+    [[nodiscard]] std::size_t await_held(const std::string& name, std::size_t count) {
+        std::size_t seen = 0;
+        (void)support::eventually([&] { return (seen = held(name)) == count; });
+        return seen;
+    }
+
+    /// A node's vote as another process has it, called `other`, for longer than a test lasts.
+    static constexpr const char* other = "other";
+    void give_to_other(std::size_t node, const std::string& name) {
+        server(node).command({"SET", key(name), std::string{other} + " 1", "PX", "60000"});
+    }
+    /// Takes a node's vote from whoever has it, as if the node had forgotten.
+    void forget(std::size_t node, const std::string& name) {
+        server(node).command({"DEL", key(name)});
+    }
+
     [[nodiscard]] static std::string key(const std::string& name) {
         return "codomyrmex:quorum:{" + name + "}";
     }

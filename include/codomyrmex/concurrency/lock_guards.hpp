@@ -10,8 +10,8 @@
 
 #include <codomyrmex/concurrency/concepts.hpp>
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/access.hpp>
 #include <codomyrmex/concurrency/detail/erased_lock.hpp>
+#include <codomyrmex/concurrency/detail/obtain.hpp>
 #include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/error.hpp>
@@ -136,12 +136,13 @@ class [[nodiscard]] Guard {
     }
 #endif
 
-    /// For who ends several: while what this gives lives, what their ends send goes together.
-    [[nodiscard]] auto cork() const
-        requires requires(const hold_type& hold) { hold->cork(); }
+    /// For who ends several on one thread: while what this gives lives, they are collected; at its
+    /// end they go to the backend together.
+    [[nodiscard]] auto together() const
+        requires requires(const hold_type& hold) { hold->together(); }
     {
-        using Cork = decltype(hold_->cork());
-        return hold_ ? hold_->cork() : Cork{};
+        using Together = decltype(hold_->together());
+        return hold_ ? hold_->together() : Together{};
     }
 
   private:
@@ -162,15 +163,15 @@ class [[nodiscard]] Guard {
 
 namespace detail {
 
-/// What keeps together what the ends of `guards` send; nothing where that cannot be.
+/// What keeps the ends of `guards` together; nothing where that cannot be, or need not.
 template <class Access>
-[[nodiscard]] auto cork_of(const std::vector<Guard<Access>>& guards) noexcept {
-    if constexpr (requires { guards.front().cork(); }) {
-        using Cork = decltype(guards.front().cork());
+[[nodiscard]] auto together_of(const std::vector<Guard<Access>>& guards) noexcept {
+    if constexpr (requires { guards.front().together(); }) {
+        using Together = decltype(guards.front().together());
         try {
-            return guards.empty() ? Cork{} : guards.front().cork();
+            return guards.size() < 2 ? Together{} : guards.front().together();
         } catch (const std::exception&) {
-            return Cork{};
+            return Together{};
         }
     } else {
         return nullptr;
@@ -232,7 +233,7 @@ class [[nodiscard]] MultiGuard {
     void unlock(std::error_code& error) noexcept {
         error.clear();
         if (!std::exchange(owns_, false)) error = LockErrc::not_held;
-        [[maybe_unused]] const auto together = detail::cork_of(guards_);
+        [[maybe_unused]] const auto together = detail::together_of(guards_);
         while (!guards_.empty()) {
             std::error_code one;
             guards_.back().unlock(one);

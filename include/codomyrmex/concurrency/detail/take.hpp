@@ -6,7 +6,7 @@
 #define CODOMYRMEX_CONCURRENCY_DETAIL_TAKE_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/access.hpp>
+#include <codomyrmex/concurrency/detail/obtain.hpp>
 #include <codomyrmex/concurrency/detail/probe.hpp>
 #include <codomyrmex/concurrency/detail/registry_entry.hpp>
 #include <codomyrmex/concurrency/lock_guards.hpp>
@@ -41,19 +41,21 @@ template <class Access>
     return Guard<Access>{std::move(entry), std::move(hold), start};
 }
 
-/// Several can be tried in one round trip.
+/// Several can be tried in one round trip, all or none.
 template <class Access>
 concept TriesTogether = requires(const std::vector<typename Access::primitive_type*>& primitives,
-                                 std::vector<typename Access::hold_type>& holds) {
-    { Access::try_take_all(primitives, holds) } -> std::same_as<bool>;
+                                 std::vector<typename Access::hold_type>& holds, Deadline until) {
+    { Access::try_take_all(primitives, holds, until) } -> std::same_as<std::optional<std::size_t>>;
 };
 
-/// Tries all but `held`, which is held already, together.
-/// Returns: the first that is missing, or how many there are; nothing if that cannot be told so.
+/// Tries all but `held`, which is held already, together; for an answer at most until `deadline`,
+/// unless that has passed already.
+/// Returns: one that is missing, for somebody else holds it, and then none was taken; how many
+/// there are if none is; nothing if that cannot be told so.
 template <TriesTogether Access>
 [[nodiscard]] std::optional<std::size_t> try_together(
     const std::vector<ReferenceFor<Access>>& entries, std::vector<Guard<Access>>& guards,
-    std::size_t held) {
+    std::size_t held, Deadline deadline) {
     std::vector<typename Access::primitive_type*> primitives;
     std::vector<std::size_t> places;
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -62,21 +64,18 @@ template <TriesTogether Access>
         places.push_back(i);
     }
     std::vector<typename Access::hold_type> holds(places.size());
-    const bool known = Access::try_take_all(primitives, holds);
-    std::size_t missing = entries.size();
+    const auto missing = Access::try_take_all(primitives, holds, deadline);
+    if (!missing) return std::nullopt;
+    if (*missing < places.size()) {
+        entries[places[*missing]]->counters.contended();
+        return places[*missing];
+    }
     for (std::size_t i = 0; i < places.size(); ++i) {
         auto& entry = *entries[places[i]];
-        if (holds[i] && *holds[i]) {
-            const HoldStart start = begin_hold<Access>(entry, holds[i], true);
-            guards[places[i]] =
-                Guard<Access>{entries[places[i]].share(), std::move(holds[i]), start};
-        } else {
-            if (known) entry.counters.contended();
-            missing = std::min(missing, places[i]);
-        }
+        const HoldStart start = begin_hold<Access>(entry, holds[i], true);
+        guards[places[i]] = Guard<Access>{entries[places[i]].share(), std::move(holds[i]), start};
     }
-    if (!known) return std::nullopt;
-    return missing;
+    return entries.size();
 }
 
 /// Tries all but `held` one by one, until one is missing, or the deadline of who waits has passed.
@@ -117,9 +116,8 @@ template <class Access>
     const auto try_others = [&](std::size_t held) -> std::optional<std::size_t> {
         if constexpr (TriesTogether<Access>) {
             if (waits && deadline.expired()) return std::nullopt;
-            if (const auto missing = try_together<Access>(entries, guards, held)) return missing;
-            for (std::size_t i = 0; i < count; ++i) {
-                if (i != held) guards[i] = {};
+            if (const auto missing = try_together<Access>(entries, guards, held, deadline)) {
+                return missing;
             }
         }
         return try_in_turn<Access>(entries, guards, held, waits, deadline);
@@ -157,11 +155,7 @@ template <class Access>
     std::vector<Guard<Access>> guards(entries.size());
     std::optional<std::size_t> missing;
     if constexpr (TriesTogether<Access>) {
-        missing = try_together<Access>(entries, guards, entries.size());
-        if (!missing) {
-            end_all(guards);
-            guards.resize(entries.size());
-        }
+        missing = try_together<Access>(entries, guards, entries.size(), Deadline::never());
     }
     if (!missing) {
         missing = try_in_turn<Access>(entries, guards, entries.size(), false, Deadline::never());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Several locks that are tried at once, in one write and one round trip, without waiting for a
-// holder. Which of them to wait for, should one be held, is said by lock_guards.hpp.
+// Several locks that are taken at once, all or none, in one round trip, without waiting for a
+// holder; and given back in one request. Which of them to wait for, should one be held, is said by
+// detail/take.hpp.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_BATCH_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_BATCH_HPP
@@ -10,7 +11,6 @@
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/redis/claimant.hpp>
 #include <codomyrmex/concurrency/redis/commands.hpp>
-#include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
@@ -18,12 +18,14 @@
 #include <codomyrmex/concurrency/redis/local_queue.hpp>
 #include <codomyrmex/concurrency/redis/local_queues.hpp>
 #include <codomyrmex/concurrency/redis/local_turns.hpp>
-#include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
+#include <codomyrmex/concurrency/redis/server_error.hpp>
 
-#include <condition_variable>
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -33,176 +35,229 @@
 
 namespace codomyrmex::concurrency::redis {
 
-/// What came of one of several locks that were tried together.
-struct Tried {
-    std::shared_ptr<Hold> hold{};  ///< null: not obtained
-    bool failed = false;           ///< whether another holds it is not known
+/// What came of several locks that were tried together.
+struct TriedAll {
+    enum class Outcome : std::uint8_t {
+        obtained,  ///< all of them
+        held,      ///< not all, for another holds one
+        apart,     ///< not all; what stands in the way shows when each is tried by itself
+    };
+
+    Outcome outcome = Outcome::apart;
+    std::size_t which = 0;                       ///< if held: which of them
+    std::vector<std::shared_ptr<Hold>> holds{};  ///< of each; if not all: what is to be given back
+};
+
+/// While it lives, the locks that its thread gives back are collected; at its end they go in one
+/// request. Used by one thread, which has no other at the time.
+class ReleasesTogether {
+  public:
+    /// Requires: `keeper` outlives it. Throws: std::bad_alloc.
+    explicit ReleasesTogether(KeeperState& keeper) : keeper_{keeper} { keeper_.batches.open(); }
+    ReleasesTogether(const ReleasesTogether&) = delete;
+    ReleasesTogether& operator=(const ReleasesTogether&) = delete;
+    ~ReleasesTogether() { keeper_.release_all(keeper_.batches.close()); }
+
+  private:
+    KeeperState& keeper_;
 };
 
 /// Used by one thread.
 class Batch {
   public:
-    /// Requires: both outlive it; `turns` are of `claimant`.
-    Batch(Claimant& claimant, LocalTurns& turns) noexcept : claimant_{claimant}, turns_{turns} {}
+    /// More than so many are not tried together: a script that takes long holds up everybody.
+    static constexpr std::size_t most = 1'000;
 
-    /// Tries all at once, without waiting for a holder: one write, one round trip.
+    /// Requires: both outlive it; `turns` are of `claimant`.
+    Batch(Claimant& claimant, LocalTurns& turns) noexcept
+        : claimant_{claimant}, turns_{turns}, keeper_{claimant.keeper()} {}
+
+    /// Tries all at once, without waiting for a holder; for the server at most until `deadline`,
+    /// unless that has passed already.
     /// Requires: `identities` are of locks, and differ. Throws: std::bad_alloc.
-    [[nodiscard]] std::vector<Tried> try_all(
-        const std::vector<std::shared_ptr<const LockIdentity>>& identities) {
-        KeeperState& keeper = claimant_.keeper();
-        std::vector<Tried> results(identities.size());
-        // Ends what is not obtained, whatever happens. Declared before what the replies go to.
-        std::vector<std::unique_ptr<Attempt>> attempts;
-        const Deadline limit = Deadline::after(keeper.options.response_timeout);
-        const auto replies = std::make_shared<Replies>(identities.size());
-        std::size_t asking = 0;
-        {
-            const Pipeline::Cork cork{keeper.pipeline};
-            for (const auto& identity : identities) {
-                attempts.push_back(std::make_unique<Attempt>(*this, identity));
-                if (!attempts.back()->come()) continue;
-                attempts.back()->send(replies, attempts.size() - 1, limit);
-                ++asking;
-            }
-            // In the same write; and whoever waits for this reply reads the others'.
-            if (asking != 0) {
-                const RequestNumber number = keeper.next_number();
-                static_cast<void>(keeper.pipeline.request(encode({"PING", number.text()}), limit));
+    /// Cost: one round trip.
+    [[nodiscard]] TriedAll try_all(
+        const std::vector<std::shared_ptr<const LockIdentity>>& identities, Deadline deadline) {
+        if (identities.size() > most) return {};
+        // They end what is not obtained, whatever happens.
+        std::deque<Attempt> attempts;
+        TriedAll result;
+        result.holds.resize(identities.size());
+        const auto collect = [&](TriedAll::Outcome outcome, std::size_t which = 0) {
+            for (std::size_t i = 0; i < attempts.size(); ++i)
+                result.holds[i] = attempts[i].hold();
+            result.outcome = outcome;
+            result.which = which;
+            return std::move(result);
+        };
+        Question question;
+        const BootTime now = detail::BootClock::now();
+        for (const auto& identity : identities) {
+            switch (attempts.emplace_back(*this, identity).come(now)) {
+                case LocalQueue::Entry::asks:
+                    question.places.push_back(attempts.size() - 1);
+                    break;
+                case LocalQueue::Entry::has:
+                    break;
+                default:
+                    return collect(TriedAll::Outcome::held, attempts.size() - 1);
             }
         }
-        for (std::size_t i = 0; i < attempts.size(); ++i) {
-            std::optional<Exchange> exchange;
-            if (attempts[i]->asked()) exchange = replies->take(i, limit);
-            results[i] = attempts[i]->end(std::move(exchange));
+        if (question.places.empty()) return collect(outcome_of(attempts));
+        const LeaseOptions& first = identities[question.places.front()]->options;
+        for (const std::size_t place : question.places) {
+            const LeaseOptions& options = identities[place]->options;
+            if (options.ttl != first.ttl || options.label != first.label) {
+                return collect(TriedAll::Outcome::apart);
+            }
         }
-        return results;
+        for (const std::size_t place : question.places) {
+            question.tenures.push_back(attempts[place].prepare());
+            question.block = std::max(question.block, attempts[place].block());
+        }
+        const std::optional<AcquireAllAnswer> answer = ask(question, deadline);
+        if (!answer) return collect(TriedAll::Outcome::apart);
+        for (std::size_t i = 0; i < question.places.size(); ++i) {
+            Attempt& attempt = attempts[question.places[i]];
+            if (answer->outcome != AcquireAllAnswer::Outcome::granted) {
+                attempt.refused();
+            } else {
+                attempt.granted({answer->fence, question.block, question.sent, first.ttl, {}});
+            }
+        }
+        if (answer->outcome == AcquireAllAnswer::Outcome::held) {
+            return collect(TriedAll::Outcome::held, question.places[answer->which]);
+        }
+        return collect(outcome_of(attempts));
     }
 
   private:
-    // Where their replies come to.
-    class Replies {
-      public:
-        explicit Replies(std::size_t count) : exchanges_(count) {}
-        void put(std::size_t number, Exchange exchange) {
-            const std::lock_guard guard{mutex_};
-            exchanges_[number] = std::move(exchange);
-            changed_.notify_all();
-        }
-        // Returns: nothing if it has not come by the deadline.
-        [[nodiscard]] std::optional<Exchange> take(std::size_t number, Deadline deadline) {
-            std::unique_lock guard{mutex_};
-            changed_.wait_until(guard, deadline.time(),
-                                [&] { return exchanges_[number].has_value(); });
-            return std::exchange(exchanges_[number], std::nullopt);
-        }
-
-      private:
-        std::mutex mutex_;
-        std::condition_variable changed_;
-        std::vector<std::optional<Exchange>> exchanges_;
+    // What the server is asked for.
+    struct Question {
+        std::vector<std::size_t> places{};  // among all
+        std::vector<std::shared_ptr<Tenure>> tenures{};
+        std::uint64_t block = 1;  // how many fencing tokens for each
+        BootTime sent{};
     };
 
     // One of the locks.
     class Attempt {
       public:
         Attempt(Batch& batch, std::shared_ptr<const LockIdentity> identity)
-            : claimant_{batch.claimant_},
-              turns_{batch.turns_},
-              keeper_{claimant_.keeper()},
+            : batch_{batch},
               identity_{std::move(identity)},
-              line_{keeper_.queues.come(identity_->lock_key)} {}
+              line_{batch.keeper_.queues.come(identity_->lock_key)} {}
         Attempt(const Attempt&) = delete;
         Attempt& operator=(const Attempt&) = delete;
         ~Attempt() {
-            if (sent_ && !obtained_) keeper_.give_up(tenure_);
-            if (turn_) {
-                std::string failure;
-                turns_.asked(*line_, obtained_ ? tenure_ : nullptr, failure,
-                             detail::BootClock::now());
-            }
-            if (!hold_) keeper_.queues.leave(identity_->lock_key);
+            if (tenure_ && !obtained_) batch_.keeper_.give_up(tenure_);
+            if (turn_) asked(nullptr);
+            if (!hold_) batch_.keeper_.queues.leave(identity_->lock_key);
         }
 
-        // Returns: whether the server is to be asked.
-        [[nodiscard]] bool come() {
+        // Returns: asks if the server is to be asked, has if that is not needed, else busy.
+        [[nodiscard]] LocalQueue::Entry come(BootTime now) {
             LocalWaiter me{*identity_};
+            LocalQueue::Entry entry = LocalQueue::Entry::busy;
             {
                 const std::lock_guard guard{line_->mutex};
-                const auto entry = line_->queue.enter(me, false, detail::BootClock::now());
-                if (entry == LocalQueue::Entry::busy) return false;
+                entry = line_->queue.enter(me, false, now);
                 turn_ = entry == LocalQueue::Entry::asks;
             }
-            if (!turn_) {
-                hold_ = turns_.use(*line_, me.tenure, false);
-                return false;
+            if (entry == LocalQueue::Entry::has) {
+                hold_ = batch_.turns_.use(*line_, me.tenure, false);
+            } else if (me.tenure) {
+                // One that was retained, and will not do.
+                batch_.keeper_.release(me.tenure, nullptr);
             }
-            // One that was retained, and will not do.
-            if (me.tenure) keeper_.release(me.tenure, nullptr);
-            return true;
+            return entry;
         }
 
-        void send(const std::shared_ptr<Replies>& replies, std::size_t place, Deadline limit) {
-            tenure_ = claimant_.make_tenure(identity_);
-            number_ = keeper_.next_number();
-            std::string bytes = acquire_command(
-                keeper_.how_to_call(acquire_script), *tenure_, keeper_.name.prefix,
-                claimant_.text(*identity_),
-                keeper_.clock.at(detail::BootClock::now() + limit.remaining()),
-                LocalTurns::block_of(*line_, identity_->options, false), {}, number_);
-            sent_ = true;
-            keeper_.pipeline.send(
-                std::move(bytes), limit, false,
-                [replies, place](Exchange& reply) { replies->put(place, std::move(reply)); });
+        // From here on the server may have been asked for it.
+        [[nodiscard]] const std::shared_ptr<Tenure>& prepare() {
+            return tenure_ = batch_.claimant_.make_tenure(identity_);
         }
-        [[nodiscard]] bool asked() const noexcept { return sent_; }
+        [[nodiscard]] std::uint64_t block() const {
+            return LocalTurns::block_of(*line_, identity_->options, false);
+        }
 
-        [[nodiscard]] Tried end(std::optional<Exchange> exchange) {
-            if (!sent_) return {hold_, false};
-            std::optional<AcquireAnswer> answer;
-            if (exchange && exchange->outcome == Exchange::Outcome::answered) {
-                const bool numbered = number_.take_from(exchange->reply);
-                if (numbered) answer = read_acquire(exchange->reply);
-                if (!answer && !exchange->reply.is_error()) {
-                    keeper_.pipeline.disconnect(exchange->connection);
-                    tenure_->mark_doubtful();
-                }
-            } else if (!exchange || exchange->outcome == Exchange::Outcome::unknown) {
-                tenure_->mark_doubtful();
-            }
-            if (!answer) return {nullptr, true};
-            keeper_.clock.learn(answer->time, exchange->sent);
-            if (answer->outcome != AcquireAnswer::Outcome::granted) {
-                sent_ = false;  // and so nothing to give up
-                return {nullptr, answer->outcome == AcquireAnswer::Outcome::late};
-            }
-            const Grant grant{
-                answer->fence, answer->fences, exchange->sent, identity_->options.ttl, {}};
-            if (!tenure_->granted(grant, detail::BootClock::now())) return {nullptr, true};
-            keeper_.watch(tenure_, grant.since);
+        // Nothing was taken, so there is nothing to give up.
+        void refused() noexcept { tenure_ = nullptr; }
+
+        void granted(const Grant& grant) {
+            if (!tenure_->granted(grant, detail::BootClock::now())) return;
+            batch_.keeper_.watch(tenure_, grant.since);
             obtained_ = true;
-            turn_ = false;
-            std::string failure;
-            turns_.asked(*line_, tenure_, failure, detail::BootClock::now());
-            hold_ = turns_.use(*line_, tenure_, false);
-            return {hold_, hold_ == nullptr};
+            asked(tenure_);
+            hold_ = batch_.turns_.use(*line_, tenure_, false);
         }
+
+        [[nodiscard]] const std::shared_ptr<Hold>& hold() const noexcept { return hold_; }
 
       private:
-        Claimant& claimant_;
-        LocalTurns& turns_;
-        KeeperState& keeper_;
+        void asked(const std::shared_ptr<Tenure>& tenure) noexcept {
+            std::string failure;
+            turn_ = false;
+            batch_.turns_.asked(*line_, tenure, failure, detail::BootClock::now());
+        }
+
+        Batch& batch_;
         const std::shared_ptr<const LockIdentity> identity_;
         const std::shared_ptr<LocalQueues::Line> line_;
         std::shared_ptr<Tenure> tenure_;
         std::shared_ptr<Hold> hold_;
-        RequestNumber number_{0};
         bool turn_ = false;  // it is ours to ask the server
-        bool sent_ = false;
         bool obtained_ = false;
     };
 
+    [[nodiscard]] static TriedAll::Outcome outcome_of(
+        const std::deque<Attempt>& attempts) noexcept {
+        const bool all =
+            std::ranges::all_of(attempts, [](const Attempt& attempt) { return !!attempt.hold(); });
+        return all ? TriedAll::Outcome::obtained : TriedAll::Outcome::apart;
+    }
+
+    // Returns: nothing if there was no answer that counts.
+    [[nodiscard]] std::optional<AcquireAllAnswer> ask(Question& question, Deadline deadline) {
+        Deadline limit = Deadline::after(keeper_.options.response_timeout);
+        if (!deadline.expired()) limit = std::min(limit, deadline);
+        const std::string text = claimant_.text(question.tenures.front()->identity());
+        for (Call call = keeper_.how_to_call(acquire_all_script);;) {
+            const RequestNumber number = keeper_.next_number();
+            Exchange exchange = keeper_.pipeline.request(
+                acquire_all_command(call, question.tenures, text,
+                                    keeper_.clock.at(detail::BootClock::now() + limit.remaining()),
+                                    question.block, number),
+                limit);
+            if (exchange.outcome == Exchange::Outcome::answered) {
+                if (exchange.reply.is_error()) {
+                    const auto kind = classify(exchange.reply.text).kind;
+                    if (kind != ServerErrorKind::load_script || call == Call::body) return {};
+                    call = Call::body;
+                    continue;
+                }
+                std::optional<AcquireAllAnswer> answer;
+                if (number.take_from(exchange.reply)) {
+                    answer = read_acquire_all(exchange.reply, question.tenures.size());
+                }
+                if (answer) {
+                    keeper_.clock.learn(answer->time, exchange.sent);
+                    question.sent = exchange.sent;
+                    return answer;
+                }
+                keeper_.pipeline.disconnect(exchange.connection);
+            }
+            if (exchange.outcome != Exchange::Outcome::not_sent) {
+                for (const auto& tenure : question.tenures)
+                    tenure->mark_doubtful();
+            }
+            return {};
+        }
+    }
+
     Claimant& claimant_;
     LocalTurns& turns_;
+    KeeperState& keeper_;
 };
 
 }  // namespace codomyrmex::concurrency::redis

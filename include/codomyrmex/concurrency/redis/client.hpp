@@ -157,18 +157,23 @@ class RedisClient {
         return root_->core().acquire(identity, wait);
     }
 
-    /// Tries several locks at once, without waiting for a holder. Requires: they differ.
-    /// Returns: for each its hold, or none and whether the server's answer says why.
+    /// Tries several locks at once, all or none, without waiting for a holder; for the server at
+    /// most until `deadline`, unless that has passed already. Requires: they differ.
     /// Throws: std::bad_alloc; what was obtained until then is given back.
     /// Cost: one round trip for all.
-    [[nodiscard]] std::vector<redis::Tried> try_acquire_all(
-        const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities) {
-        return root_->core().try_acquire_all(identities);
+    [[nodiscard]] redis::TriedAll try_acquire_all(
+        const std::vector<std::shared_ptr<const redis::LockIdentity>>& identities,
+        Deadline deadline) {
+        return root_->core().try_acquire_all(identities, deadline);
     }
 
-    /// While what this gives lives, what is given back goes to the server together.
-    /// Requires: it does not outlive this client, and does not go to another process.
-    [[nodiscard]] std::unique_ptr<redis::Pipeline::Cork> cork() { return root_->core().cork(); }
+    /// While what this gives lives, the locks that this thread gives back go to the server in one
+    /// request.
+    /// Requires: it does not outlive this client, ends on the thread that asked for it, and does
+    /// not go to another process; the thread has no other at the time.
+    [[nodiscard]] std::unique_ptr<redis::ReleasesTogether> together() {
+        return root_->core().together();
+    }
 
     /// Gives a hold back and tells what became of it. An answer that does not come by the deadline
     /// is `unknown`; the release is then repeated in the background.

@@ -103,16 +103,15 @@ class ClientCore {
         return turns_.acquire(identity, wait);
     }
 
-    /// Tries several locks at once, without waiting for a holder: one write, one round trip.
-    /// Requires: `identities` are of locks, and differ. Throws: std::bad_alloc.
-    [[nodiscard]] std::vector<Tried> try_acquire_all(
-        const std::vector<std::shared_ptr<const LockIdentity>>& identities) {
-        return Batch{claimant_, turns_}.try_all(identities);
+    /// As Batch::try_all().
+    [[nodiscard]] TriedAll try_acquire_all(
+        const std::vector<std::shared_ptr<const LockIdentity>>& identities, Deadline deadline) {
+        return Batch{claimant_, turns_}.try_all(identities, deadline);
     }
 
-    /// For as long as what this gives lives, holds that are given back go in one write.
-    [[nodiscard]] std::unique_ptr<Pipeline::Cork> cork() {
-        return std::make_unique<Pipeline::Cork>(keeper_->pipeline);
+    /// While what this gives lives, the locks that this thread gives back go in one request.
+    [[nodiscard]] std::unique_ptr<ReleasesTogether> together() {
+        return std::make_unique<ReleasesTogether>(*keeper_);
     }
 
     /// Gives `hold` back without waiting for the server.

@@ -20,9 +20,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -88,6 +90,46 @@ class RequestNumber {
     if (identity.kind != PrimitiveKind::lock) *end++ = identity.meta_key;
     end = std::ranges::copy(arguments, end).out;
     return encode(std::span<const std::string_view>{words.begin(), end});
+}
+
+/// A call of `script` about several locks, `tenures` of which it is; `arguments`: of all of them
+/// first, then of each.
+[[nodiscard]] inline std::string call_script_for_all(
+    Call call, const Script& script, const std::vector<std::shared_ptr<Tenure>>& tenures,
+    const std::vector<std::string_view>& arguments) {
+    const std::string keys = std::to_string(3 * tenures.size());
+    std::vector<std::string_view> words{call == Call::body ? "EVAL" : "EVALSHA",
+                                        call == Call::body ? script.body : script.sha1, keys};
+    words.reserve(words.size() + 3 * tenures.size() + arguments.size());
+    for (const auto& tenure : tenures) {
+        const LockIdentity& identity = tenure->identity();
+        words.insert(words.end(), {identity.lock_key, identity.fence_key, identity.queue_key});
+    }
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    return encode(words);
+}
+
+/// The request for several locks, all or none: they have their time to live, the text and how many
+/// fencing tokens in common.
+[[nodiscard]] inline std::string acquire_all_command(
+    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view text,
+    std::string_view not_after, std::uint64_t block, RequestNumber number) {
+    const std::string ttl = std::to_string(tenures.front()->identity().options.ttl.count());
+    const std::string fences = std::to_string(block);
+    std::vector<std::string_view> words{ttl, text, not_after, fences, number.text()};
+    for (const auto& tenure : tenures)
+        words.push_back(tenure->token());
+    return call_script_for_all(call, acquire_all_script, tenures, words);
+}
+
+/// The request to give several locks back. Requires: none of them stood in a queue.
+[[nodiscard]] inline std::string release_all_command(
+    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view prefix,
+    RequestNumber number) {
+    std::vector<std::string_view> words{prefix, number.text()};
+    for (const auto& tenure : tenures)
+        words.push_back(tenure->token());
+    return call_script_for_all(call, release_all_script, tenures, words);
 }
 
 /// The request for a lease. `waiter`: as in make_waiter(), or empty to try only. `block`: how many

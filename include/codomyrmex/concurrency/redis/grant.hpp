@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -143,6 +144,36 @@ struct AcquireAnswer {
     return answer;
 }
 
+/// What the acquire_all script answers.
+struct AcquireAllAnswer {
+    enum class Outcome : std::uint8_t { held, granted, late, apart };
+
+    Outcome outcome = Outcome::held;  ///< apart: they must be taken one by one
+    ServerTime time{};                ///< when it was executed
+    std::uint64_t fence = 0;          ///< if granted: the first of each
+    std::size_t which = 0;            ///< if held: which of them
+};
+
+/// Returns: nothing for what the script does not answer about `count` locks.
+[[nodiscard]] inline std::optional<AcquireAllAnswer> read_acquire_all(const Reply& reply,
+                                                                      std::size_t count) {
+    Words words = words_of(reply);
+    const auto kind = words.number();
+    const auto fence = words.stamp();
+    if (!kind || *kind < 0 || *kind > 3 || !fence) return std::nullopt;
+    AcquireAllAnswer answer;
+    answer.outcome = static_cast<AcquireAllAnswer::Outcome>(*kind);
+    answer.time = to_server_time(*fence);
+    if (answer.outcome == AcquireAllAnswer::Outcome::granted) answer.fence = *fence;
+    if (answer.outcome == AcquireAllAnswer::Outcome::held) {
+        const auto which = words.number();
+        if (!which || *which < 0 || static_cast<std::size_t>(*which) >= count) return std::nullopt;
+        answer.which = static_cast<std::size_t>(*which);
+    }
+    if (!words.over()) return std::nullopt;
+    return answer;
+}
+
 /// What the renew script answers.
 struct RenewAnswer {
     enum class Outcome : std::uint8_t { lost, renewed, wanted, late };
@@ -165,6 +196,22 @@ struct ReleaseAnswer {
     bool ours = false;
     bool more = false;  ///< to be called again
 };
+
+/// What the release_all script answers about `count` locks; of one, what the release script does.
+/// Returns: empty for what the script does not answer.
+[[nodiscard]] inline std::vector<ReleaseAnswer> read_release_all(const Reply& reply,
+                                                                 std::size_t count) {
+    Words words = words_of(reply);
+    std::vector<ReleaseAnswer> answers;
+    answers.reserve(count);
+    while (answers.size() < count) {
+        const auto bits = words.number();
+        if (!bits || *bits < 0 || *bits > 3) return {};
+        answers.push_back({(*bits & 1) != 0, (*bits & 2) != 0});
+    }
+    if (!words.over()) return {};
+    return answers;
+}
 
 /// Returns: nothing for what the script does not answer.
 [[nodiscard]] inline std::optional<ReleaseAnswer> read_release(const Reply& reply) {

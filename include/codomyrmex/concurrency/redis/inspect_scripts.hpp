@@ -86,7 +86,7 @@ return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 inline constexpr Script force_release_script{
     ScriptId::none,
     "force_release",
-    "ad556c40c5f9b5a3930df382fb7e71d8b39b173c",
+    "bda298db94d2c3cb60fa0e05992d967667fd63df",
     {force_release_body.data(), force_release_body.size()}};
 
 /// Takes the permits from whoever holds them under this token, as that one's release would, and
@@ -113,7 +113,7 @@ return (ours and 1 or 0) + (more and 2 or 0)
 inline constexpr Script force_release_permits_script{
     ScriptId::none,
     "force_release_permits",
-    "082889a3527f236c59f318de6deb3f7830d51082",
+    "55103aa7c638f499e2f960490c92bff8eb8ff6d3",
     {force_release_permits_body.data(), force_release_permits_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -26,8 +26,11 @@
 #include <codomyrmex/concurrency/redis/mailbox.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
+#include <codomyrmex/concurrency/redis/release_batches.hpp>
+#include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
+#include <codomyrmex/concurrency/redis/scripts.hpp>
 #include <codomyrmex/concurrency/redis/server_clock.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 #include <codomyrmex/concurrency/redis/subscriber.hpp>
@@ -41,6 +44,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -75,6 +79,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     const std::shared_ptr<const detail::ForkMark> mark = std::make_shared<detail::ForkMark>();
     ServerClock clock;
     LocalQueues queues;
+    ReleaseBatches batches;
     Pipeline pipeline;
 
     // --- Leases.
@@ -99,6 +104,9 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     /// answer shows, or null.
     void release(const std::shared_ptr<Tenure>& tenure, std::shared_ptr<Hold> hold) {
         unwatch(*tenure);
+        const bool plain = tenure->identity().kind == PrimitiveKind::lock && !tenure->doubtful() &&
+                           tenure->waiter().empty();
+        if (plain && batches.collect({tenure, hold})) return;
         // Sent again before any later request, until it is answered or the key is gone by itself.
         const BootTime now = detail::BootClock::now();
         const Deadline gone = Deadline::after(tenure->key_gone_by(now) - now);
@@ -107,8 +115,25 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const RequestNumber number = next_number();
         pipeline.send(release_command(how_to_call(script), *tenure, name.prefix, number), gone,
                       true, [this, tenure, number, hold = std::move(hold)](Exchange& answer) {
-                          released(tenure, hold, number, answer);
+                          released({tenure, hold}, release_answer(number, answer, read_release),
+                                   answer.repeated);
                       });
+    }
+
+    /// Gives several locks back, as release() does each, in as few requests as will do.
+    void release_all(std::vector<GivenUp> all) noexcept {
+        while (!all.empty()) {
+            const std::size_t rest = all.size() - std::min(all.size(), most_together);
+            std::vector<GivenUp> some{
+                std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(rest)),
+                std::make_move_iterator(all.end())};
+            all.resize(rest);
+            try {
+                release_together(std::move(some));
+            } catch (const std::exception&) {
+                // Out of memory: nobody renews them any more, so they run out.
+            }
+        }
     }
 
     /// Ends an acquire whose lock was not obtained here, or not in time.
@@ -181,7 +206,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         const std::lock_guard guard{mutex_};
         mailbox_.wait(token, waiter);
         // Silence is looked into as long as somebody waits.
-        if (mailbox_.waiting() == 1) wake();
+        if (!std::exchange(looks_, true)) wake();
     }
     void settle(const std::string& token) {
         const std::lock_guard guard{mutex_};
@@ -257,6 +282,8 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
 
   private:
     static constexpr std::chrono::milliseconds last_words{120};
+    // A script that takes long holds up everybody.
+    static constexpr std::size_t most_together = 250;
 
     struct Answer {
         Task task{};
@@ -352,8 +379,12 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         Deadline limit = std::min(Deadline::after(until - now), pump_at_);
         if (wants_subscription()) limit = std::min(limit, subscribe_at_);
         const bool open = subscriber_.state() == Subscriber::State::open;
-        if (open && (mailbox_.waiting() != 0 || !timers_.empty())) {
-            const Deadline look = subscriber_.look_after(options.response_timeout);
+        const bool heeded = mailbox_.waiting() != 0 || !timers_.empty();
+        // Who waits again soon finds the thread still on the watch, and need not wake it.
+        looks_ = open && (heeded || (looks_ && !subscriber_.silent()));
+        if (looks_) {
+            const Deadline look =
+                heeded ? subscriber_.look_after(options.response_timeout) : subscriber_.silent_at();
             if (subscriber_.state() != Subscriber::State::open) return unsubscribed();
             limit = std::min(limit, look);
         }
@@ -589,22 +620,53 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                       endpoint.to_string() + ": " + why + "; will be tried again");
     }
 
-    // An answer to release(), on whatever thread.
-    void released(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
-                  RequestNumber number, Exchange& exchange) noexcept {
-        releasing_.fetch_sub(1, std::memory_order_relaxed);
-        std::optional<ReleaseAnswer> answer;
-        if (exchange.outcome == Exchange::Outcome::answered && !exchange.reply.is_error()) {
-            if (number.take_from(exchange.reply)) {
-                answer = read_release(exchange.reply);
-            } else {
-                // Of another request: which reply belongs to which is anybody's guess from here on.
-                pipeline.disconnect(exchange.connection);
-            }
+    void release_together(std::vector<GivenUp> some) {
+        if (some.size() == 1) return release(some.front().tenure, some.front().hold);
+        const BootTime now = detail::BootClock::now();
+        BootTime gone = now;
+        std::vector<std::shared_ptr<Tenure>> tenures;
+        for (const GivenUp& each : some) {
+            tenures.push_back(each.tenure);
+            gone = std::max(gone, each.tenure->key_gone_by(now));
         }
+        releasing_.fetch_add(some.size(), std::memory_order_relaxed);
+        const RequestNumber number = next_number();
+        pipeline.send(
+            release_all_command(how_to_call(release_all_script), tenures, name.prefix, number),
+            Deadline::after(gone - now), true,
+            [this, number, some = std::move(some)](Exchange& exchange) {
+                if (exchange.reply.is_error()) forget(release_all_script);
+                const auto answers = release_answer(number, exchange, [&](const Reply& reply) {
+                    return read_release_all(reply, some.size());
+                });
+                for (std::size_t i = 0; i < some.size(); ++i) {
+                    released(some[i], answers.empty() ? std::nullopt : std::optional{answers[i]},
+                             exchange.repeated);
+                }
+            });
+    }
+
+    // What `read` makes of the answer to a release, on whatever thread; or of none, what it makes
+    // of another's.
+    template <class Read>
+    [[nodiscard]] auto release_answer(RequestNumber number, Exchange& exchange, Read read)
+        -> decltype(read(exchange.reply)) {
+        if (exchange.outcome != Exchange::Outcome::answered || exchange.reply.is_error()) return {};
+        if (number.take_from(exchange.reply)) return read(exchange.reply);
+        // Of another request: which reply belongs to which is anybody's guess from here on.
+        pipeline.disconnect(exchange.connection);
+        return {};
+    }
+
+    // `what` was given back, with this answer or with none, on whatever thread. `repeated`: an
+    // earlier copy of the request may have been executed.
+    void released(const GivenUp& what, const std::optional<ReleaseAnswer>& answer,
+                  bool repeated) noexcept {
+        const auto& [tenure, hold] = what;
+        releasing_.fetch_sub(1, std::memory_order_relaxed);
         if (!answer || answer->more || tenure->doubtful()) return later(tenure, tenure->doubtful());
         // After a repetition it cannot be told from a release that was executed before.
-        if (!answer->ours && !exchange.repeated && hold) {
+        if (!answer->ours && !repeated && hold) {
             tell_later({hold->name(), hold->fence(), not_ours});
         }
     }
@@ -725,6 +787,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     std::vector<LostLease> losses_;
     Mailbox mailbox_;
     std::size_t listeners_ = 0;  // threads that wait for the subscription
+    bool looks_ = false;         // the thread looks into the subscription's silence
     Subscriber::State subscriber_state_ = Subscriber::State::closed;
     bool unheard_ = false;             // it was lost
     std::uint64_t subscriptions_ = 0;  // tried

@@ -150,13 +150,23 @@ class [[nodiscard]] BasicLease {
         });
     }
 
-    /// For who ends several leases of one client: while what this gives lives, what they send goes
-    /// together.
-    [[nodiscard]] auto cork() const
-        requires requires(Client& client) { client.cork(); }
+    /// For who ends several leases of one client on one thread: while what this gives lives, they
+    /// are collected; at its end they go to the server together. Throws: std::bad_alloc.
+    [[nodiscard]] auto together() const
+        requires requires(Client& client) { client.together(); }
     {
-        using Cork = decltype(std::declval<Client&>().cork());
-        return hold_ && !hold_->forked() ? Client{*client_}.cork() : Cork{};
+        // The client outlives what collects, though these leases were its last users.
+        struct Together {
+            Client client;
+            decltype(std::declval<Client&>().together()) releases;
+        };
+        std::optional<Together> together;
+        if (hold_ && !hold_->forked()) {
+            Client client{*client_};
+            auto releases = client.together();
+            together = Together{std::move(client), std::move(releases)};
+        }
+        return together;
     }
 
     void swap(BasicLease& other) noexcept { std::swap(*this, other); }

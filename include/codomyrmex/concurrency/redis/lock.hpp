@@ -26,6 +26,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -207,28 +208,31 @@ class BasicRedisLock {
         return error.run([&] { return make_lease(wait); });
     }
 
-    /// Tries several locks at once, without waiting for a holder.
+    /// Tries several locks at once, all or none, without waiting for a holder; for the server at
+    /// most until `deadline`, unless that has passed already.
     /// Requires: they are of copies of one client, and their names differ.
-    /// Returns: a lease for each, empty for one that was not obtained; `failed` tells whether for
-    /// one of these the server gave no answer that counts.
+    /// Returns: a lease for each; or none at all, with the place of one that another holds in
+    /// `held`, or nothing there if they must be tried one by one to know what is in the way.
     /// Cost: one round trip for all.
     [[nodiscard]] static std::vector<lease_type> try_lease_all(
-        const std::vector<BasicRedisLock*>& locks, bool& failed)
-        requires requires(Client& client) { client.cork(); }
+        const std::vector<BasicRedisLock*>& locks, Deadline deadline,
+        std::optional<std::size_t>& held)
+        requires requires(Client& client) { client.together(); }
     {
-        std::vector<lease_type> leases(locks.size());
+        held.reset();
+        if (locks.empty()) return {};
         std::vector<std::shared_ptr<const redis::LockIdentity>> identities;
         for (const BasicRedisLock* lock : locks)
             identities.push_back(lock->identity_);
-        failed = false;
-        if (locks.empty()) return leases;
         Client& client = locks.front()->client_;
-        const auto results = client.try_acquire_all(identities);
-        for (std::size_t i = 0; i < locks.size(); ++i) {
-            if (results[i].hold) leases[i] = lease_type{client, results[i].hold};
-            failed = failed || results[i].failed;
+        redis::TriedAll tried = client.try_acquire_all(identities, deadline);
+        std::vector<lease_type> leases;
+        for (auto& hold : tried.holds) {
+            if (hold) leases.emplace_back(client, std::move(hold));
         }
-        return leases;
+        if (tried.outcome == redis::TriedAll::Outcome::obtained) return leases;
+        if (tried.outcome == redis::TriedAll::Outcome::held) held = tried.which;
+        return {};
     }
 
     // Of the hold inside, as the members of BasicLease; as without a lease where there is none.

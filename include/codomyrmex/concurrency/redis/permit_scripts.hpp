@@ -163,7 +163,7 @@ return say(0, now, rank, left, number)
 inline constexpr Script acquire_permits_script{
     ScriptId::acquire_permits,
     "acquire permits",
-    "ab4d3f3fd6fc2d8af6c123253fb93cbbac103f07",
+    "1889e68522a6124b44169ecb8139a79d81698632",
     {acquire_permits_body.data(), acquire_permits_body.size()}};
 
 /// Gives the permits of this token back, or gives up waiting for them; serves those who wait and
@@ -189,7 +189,7 @@ return say((ours and 1 or 0) + (more and 2 or 0), number)
 inline constexpr Script release_permits_script{
     ScriptId::release_permits,
     "release permits",
-    "eed3d310f9dbf5bfc19f0ae8d0fc97d751b30eed",
+    "7fc3b84c64b0e3b81a54f6ef68f135e6287a9da6",
     {release_permits_body.data(), release_permits_body.size()}};
 
 /// Extends the lease of this token, and of no other. As the renew script of a lock.
@@ -209,7 +209,7 @@ return say(redis.call('EXISTS', queue) + 1, now, ARGV[4])
 inline constexpr Script renew_permits_script{
     ScriptId::renew_permits,
     "renew permits",
-    "d65f403aebaef99c29e4355ea42670f99ddfcaf0",
+    "59953852e1c91f136205cac9f2ab17127d8e95d3",
     {renew_permits_body.data(), renew_permits_body.size()}};
 
 /// Changes how many permits this token has, without giving up those that it keeps: a writer
@@ -243,7 +243,7 @@ return say(1, now, fence, 1, number)
 )lua");
 inline constexpr Script reweigh_script{ScriptId::reweigh,
                                        "reweigh",
-                                       "cbef7d0066b8fcef533cb3d22aeb72afaa229973",
+                                       "1c1fb6ff0fc1fae41a9f834c9b3ea055a8139f09",
                                        {reweigh_body.data(), reweigh_body.size()}};
 
 /// Changes how many permits there are in all. With fewer than are out nothing is taken away; none
@@ -264,7 +264,7 @@ return say(old or 0, ARGV[4])
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "ac9ca3cd5dfc6b4fb5141709bf192c3689bc5766",
+                                      "412d2857f2f96b896058a3507a6f2f7fc8474791",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

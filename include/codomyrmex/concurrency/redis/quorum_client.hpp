@@ -66,9 +66,12 @@ class QuorumClient {
         : root_{std::make_shared<Root>(std::move(clients), std::move(options))} {}
     // NOLINTEND(google-explicit-constructor)
 
+    /// The clients of its nodes, in the order in which they were named.
     [[nodiscard]] const std::vector<RedisClient>& clients() const noexcept {
         return root_->clients;
     }
+
+    /// Its options, with the first client's hooks in place of those that were not set.
     [[nodiscard]] const QuorumOptions& options() const noexcept { return root_->options; }
 
     /// What it did so far.

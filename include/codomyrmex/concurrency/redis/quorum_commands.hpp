@@ -189,6 +189,13 @@ struct QuorumStepAnswer {
     return QuorumStepAnswer{*kind, to_server_time(*time)};
 }
 
+/// What a node answers to a release: whether it had the lease.
+/// Returns: nothing for what the script does not answer.
+[[nodiscard]] inline std::optional<bool> read_quorum_release(const Reply& reply) {
+    const auto kind = reply.as_integer();
+    return kind ? std::optional{*kind != 0} : std::nullopt;
+}
+
 /// For how long the server is up, of the text that INFO gives; nothing if it does not say.
 [[nodiscard]] inline std::optional<std::chrono::seconds> read_uptime(std::string_view info) {
     constexpr std::string_view field = "uptime_in_seconds:";

@@ -2,7 +2,7 @@
 //
 // How a majority of independent masters is counted, without I/O and without a clock: who answered
 // what, whether that decides the matter, and until when a lease that was won is valid. What asks
-// them is quorum_core.hpp's subject.
+// them is quorum_attempt.hpp's subject.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_QUORUM_ROUND_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_QUORUM_ROUND_HPP

@@ -21,6 +21,8 @@ enum class ScriptId : std::uint8_t {
     acquire,
     release,
     renew,
+    acquire_all,
+    release_all,
     acquire_permits,
     release_permits,
     renew_permits,
@@ -32,7 +34,7 @@ enum class ScriptId : std::uint8_t {
     quorum_release,
     none,  ///< a command of the server's
 };
-inline constexpr std::size_t script_count = 13;
+inline constexpr std::size_t script_count = 15;
 
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.
@@ -87,7 +89,8 @@ inline constexpr char lua_words[] = R"lua(local function say(...)
     return table.concat({...}, ' ')
 end
 local function is_token(value, token)
-    return value and string.sub(value .. ' ', 1, #token + 1) == token .. ' '
+    return value and string.find(value, token, 1, true) == 1 and
+        (#value == #token or string.byte(value, #token + 1) == 32)
 end
 )lua";
 
@@ -97,38 +100,42 @@ end
 // and the other way round. Only from the clock on there is more than one: blocks on top of blocks
 // would run ahead of the clock, which then could not stand in for the key.
 inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
-    local last = redis.call('GET', key)
-    if last and not (#last == 19 and string.find(last, '^%d+$')) then return nil end
+    local last = redis.call('SET', key, now, 'PX', '86400000', 'GET')
+    if last and not (#last == 19 and string.find(last, '^%d+$')) then
+        redis.call('SET', key, last)
+        return nil
+    end
     block = tonumber(block)
-    local first = now
     if last and last >= now then
-        block = 1
+        redis.call('SET', key, last, 'PX', '86400000')
         redis.call('INCRBY', key, 1)
-        redis.call('PEXPIRE', key, '86400000')
-        first = redis.call('GET', key)
-    else
-        redis.call('SET', key, now, 'PX', '86400000')
+        return redis.call('GET', key), 1
     end
     if block > 1 then redis.call('INCRBY', key, block - 1) end
-    return first, block
+    return now, block
 end
 local foreign_fence = redis.error_reply('FOREIGNKEY the fence key holds no fencing token')
 )lua";
 
-// Gives stand(queue, waiter): joins the queue, once; a repetition keeps its place. Answers how many
-// stand before it; -1 for an empty waiter, which does not join.
-inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter)
+// Gives stand(queue, waiter, alone): joins the queue, once; a repetition keeps its place, also in a
+// server without room. `alone`: it is known that nobody waits. Answers how many stand before it; -1
+// for an empty waiter, which does not join.
+inline constexpr char lua_stand[] = R"lua(local function stand(queue, waiter, alone)
     if waiter == '' then
         redis.call('ZREM', queue, '')
         return -1
     end
-    local rank = redis.call('ZRANK', queue, waiter)
-    if not rank then
-        local score = time[1] * 1000000 + time[2]
-        local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
-        if last then score = math.max(score, last + 1) end
-        redis.call('ZADD', queue, string.format('%.0f', score), waiter)
+    local score = string.sub(now, 1, 16)
+    local rank = 0
+    if redis.pcall('ZADD', queue, 'NX', score, waiter) ~= 1 then
+        rank = redis.call('ZRANK', queue, waiter)
+        if not rank then return redis.call('ZADD', queue, 'NX', score, waiter) end
+    elseif not alone then
         rank = redis.call('ZCARD', queue) - 1
+        if redis.call('ZRANK', queue, waiter) ~= rank then
+            local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
+            redis.call('ZADD', queue, string.format('%.0f', last + 1), waiter)
+        end
     end
     redis.call('PEXPIRE', queue, '60000')
     return rank
@@ -138,13 +145,13 @@ end
 // Gives first_alive(queue, prefix, self): 'waiter' and the parts of the first waiter that lives.
 // Alive is whose process is subscribed; the count that PUBLISH returns would be no sign, for a
 // monitor's pattern counts there too. Dead ones are dropped, at most 32 each time. Answers 'self'
-// when the first is `self`; 'none' when nobody waits, or without the right to ask who is
-// subscribed; 'more' when it stopped looking.
+// when the first is `self`, which may be empty for nobody; 'none' when nobody waits, or without the
+// right to ask who is subscribed; 'more' when it stopped looking.
 inline constexpr char lua_first_alive[] = R"lua(local function first_alive(queue, prefix, self)
     for _ = 1, 32 do
         local waiter = redis.call('ZRANGE', queue, 0, 0)[1]
         if not waiter then return 'none' end
-        if waiter == self then return 'self' end
+        if waiter == self and self ~= '' then return 'self' end
         local token, ttl, block, text = string.match(waiter, '^(%S+) (%d+) (%d+) (.*)$')
         if token then
             local channel = prefix .. 'wake:' .. string.match(token, '^[^-]*')
@@ -161,16 +168,17 @@ end
 // Gives pass_on(lock, fence, queue, prefix, self), for a lock that nobody holds any more: makes the
 // first waiter that lives the holder and tells its process. Answers 'self' when the first is
 // `self`, for the caller to take the lock; 'granted' and for how long; 'none' when nobody waits;
-// 'more' when it stopped looking; 'foreign'.
+// 'more' when it stopped looking; 'foreign'. It removes before it writes: a server without room
+// takes what comes after that.
 inline constexpr char lua_pass_on[] =
     R"lua(local function pass_on(lock, fence_key, queue, prefix, self)
     local what, waiter, token, ttl, block, text, channel = first_alive(queue, prefix, self)
     if what ~= 'waiter' then return what end
+    redis.call('ZREM', queue, waiter)
     local fence, drawn = draw(fence_key, block)
     if not fence then return 'foreign' end
-    redis.call('ZREM', queue, waiter)
     redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'PX', ttl)
-    redis.pcall('PUBLISH', channel, table.concat({'grant', token, fence, drawn, now, ttl, lock}, ' '))
+    redis.pcall('PUBLISH', channel, 'grant ' .. token .. ' ' .. fence .. ' ' .. drawn .. ' ' .. now .. ' ' .. ttl .. ' ' .. lock)
     return 'granted', tonumber(ttl)
 end
 )lua";
@@ -188,40 +196,43 @@ end
 /// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
 /// time.
 /// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body = join(
-    lua_time,
-    R"lua(if ARGV[5] == '1' and (ARGV[4] == '' or now <= ARGV[4]) and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
-    local last = redis.call('GET', KEYS[2])
+inline constexpr auto acquire_body =
+    join(lua_time,
+         R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
+if there == 0 and ARGV[5] == '1' and (ARGV[4] == '' or now <= ARGV[4]) then
+    local last = redis.call('SET', KEYS[2], now, 'PX', '86400000', 'GET')
     if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
-        redis.call('SET', KEYS[2], now, 'PX', '86400000')
         redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[2])
         return '1 ' .. now .. ' ' .. now .. ' 1 ' .. ARGV[8]
     end
+    redis.call('SET', KEYS[2], last)
 end
 local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, ttl, text, not_after, block, prefix, waiter, number =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 )lua",
-    lua_words, lua_draw, lua_stand, lua_first_alive, lua_pass_on,
-    R"lua(local holder = redis.call('GET', lock)
-if is_token(holder, token) then
+         lua_words, lua_stand,
+         R"lua(local holder = there ~= 0 and redis.call('GET', lock)
+local late = not_after ~= '' and now > not_after
+if holder and not late and not is_token(holder, token) then
+    local left = redis.call('PTTL', lock)
+    if left == -1 then
+        return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
+    end
+    local rank = stand(queue, waiter, there == 1)
+    local keeps = string.match(holder, '^(%x+)%-%x+r ')
+    if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
+    return say(0, now, rank, left, number)
+end
+)lua",
+         lua_draw, lua_first_alive, lua_pass_on, R"lua(if holder and is_token(holder, token) then
     local fence, drawn = draw(fence_key, block)
     if not fence then return foreign_fence end
     redis.call('PEXPIRE', lock, ttl)
     return say(1, now, fence, drawn, number)
 end
-if not_after ~= '' and now > not_after then return say(2, now, number) end
-if holder then
-    local left = redis.call('PTTL', lock)
-    if left == -1 then
-        return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
-    end
-    local rank = stand(queue, waiter)
-    local keeps = string.match(holder, '^(%x+)%-%x+r ')
-    if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
-    return say(0, now, rank, string.format('%.0f', left), number)
-end
-local first = redis.call('ZRANGE', queue, 0, 0)[1]
+if late then return say(2, now, number) end
+local first = there ~= 0 and redis.call('ZRANGE', queue, 0, 0)[1]
 if first and first ~= waiter then
     if waiter ~= '' then stand(queue, waiter) end
     local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
@@ -232,14 +243,30 @@ if first and first ~= waiter then
 end
 local fence, drawn = draw(fence_key, block)
 if not fence then return foreign_fence end
-if waiter ~= '' then redis.call('ZREM', queue, waiter) end
+if first and waiter ~= '' then redis.call('ZREM', queue, waiter) end
 redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
 return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "2fee36ab375a8aa29fa9aef52257a3036cf99898",
+                                       "4eb6787d89dfa59c931517cddf92ed77e9f9a419",
                                        {acquire_body.data(), acquire_body.size()}};
+
+// Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's
+// value: what the release script answers for one lock.
+inline constexpr char lua_release[] =
+    R"lua(local function release(lock, fence_key, queue, prefix, token, waiter, holder)
+    local ours = is_token(holder, token)
+    -- Also a removal before all that writes.
+    if not ours then
+        redis.call('ZREM', queue, waiter)
+        if holder then return 0 end
+    end
+    local outcome = pass_on(lock, fence_key, queue, prefix, '')
+    if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
+    return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
+end
+)lua";
 
 /// Gives the lock back if it is this token's, or gives up waiting for it; passes it on if it is
 /// free now. Idempotent, and also the way to cancel an acquire whose answer never came.
@@ -248,29 +275,106 @@ inline constexpr Script acquire_script{ScriptId::acquire,
 /// the request's number.
 /// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
 /// lives, and should be called again.
-inline constexpr auto release_body =
-    join(R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
-local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local holder = redis.call('GET', lock)
-local ours = holder and string.find(holder, token, 1, true) == 1 and
-    (#holder == #token or string.byte(holder, #token + 1) == 32)
-if ours and redis.call('EXISTS', queue) == 0 then
-    redis.call('DEL', lock)
+inline constexpr auto release_body = join(
+    R"lua(local token, number = ARGV[1], ARGV[4]
+local holder = redis.call('GET', KEYS[1])
+if holder and string.find(holder, token, 1, true) == 1 and
+    (#holder == #token or string.byte(holder, #token + 1) == 32) and
+    redis.call('EXISTS', KEYS[3]) == 0 then
+    redis.call('DEL', KEYS[1])
     return '1 ' .. number
 end
--- Though it holds: a server without room takes what comes after a removal.
-redis.call('ZREM', queue, waiter)
-if holder and not ours then return '0 ' .. number end
 )lua",
-         lua_time, lua_draw, lua_first_alive, lua_pass_on,
-         R"lua(local outcome = pass_on(lock, fence_key, queue, prefix, '')
-if ours and outcome ~= 'granted' then redis.call('DEL', lock) end
-return (ours and 1 or 0) + (outcome == 'more' and 2 or 0) .. ' ' .. number
+    lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+    R"lua(return say(release(KEYS[1], KEYS[2], KEYS[3], ARGV[2], token, ARGV[3], holder), number)
 )lua");
 inline constexpr Script release_script{ScriptId::release,
                                        "release",
-                                       "784b80ef507e76befc4e311837e3cb4191368bdd",
+                                       "dee6eaae166003e09074e5d04008c77e123f9e5d",
                                        {release_body.data(), release_body.size()}};
+
+/// Takes several locks, all or none, if each is free, or this token's already, and nobody waits for
+/// any.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: time to live in ms; text for people; the
+/// server time after which nothing is to be done, or empty; how many fencing tokens for each; the
+/// request's number; then the token of each.
+/// Answers 1, server time, which is the first fencing token of each; 0, server time, which one is
+/// held by another, counted from 0; 2, server time, if it came too late; 3, server time, if they
+/// must be taken one by one, for only the acquire script knows what to do with one of them.
+inline constexpr auto acquire_all_body = join(
+    lua_time, lua_words,
+    R"lua(local ttl, text, not_after, block, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not_after ~= '' and now > not_after then return say(2, now, number) end
+local count = #KEYS / 3
+local free, fences = {}, {}
+for i = 1, count do
+    free[2 * i - 1], fences[i], free[2 * i] = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+end
+local there = redis.call('EXISTS', unpack(free))
+for i = 1, there == 0 and 0 or count do
+    local holder = redis.call('GET', KEYS[3 * i - 2])
+    if is_token(holder, ARGV[i + 5]) then
+        there = there - 1
+    elseif holder then
+        redis.call('ZREM', KEYS[3 * i], '')
+        if redis.call('PTTL', KEYS[3 * i - 2]) == -1 then return say(3, now, number) end
+        return say(0, now, i - 1, number)
+    end
+end
+if there ~= 0 then return say(3, now, number) end
+for _, last in ipairs(redis.call('MGET', unpack(fences))) do
+    if last and not (#last == 19 and last < now and not string.find(last, '%D')) then
+        return say(3, now, number)
+    end
+end
+local holder = ' ' .. text .. ' ' .. time[1]
+-- With GET, for nothing costs less to answer than OK.
+for i = 1, count do
+    redis.call('SET', fences[i], now, 'PX', '86400000', 'GET')
+    if block ~= '1' then redis.call('INCRBY', fences[i], block - 1) end
+    redis.call('SET', KEYS[3 * i - 2], ARGV[i + 5] .. holder, 'PX', ttl, 'GET')
+end
+return say(1, now, number)
+)lua");
+inline constexpr Script acquire_all_script{ScriptId::acquire_all,
+                                           "acquire all",
+                                           "cbd34bdd6c9e832e99f050a4cd13d8a9bc748723",
+                                           {acquire_all_body.data(), acquire_all_body.size()}};
+
+/// The release script for several locks whose tokens never stood in a queue.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: the prefix of channels; the request's
+/// number; then the token of each.
+/// Answers a word for each, as the release script does.
+inline constexpr auto release_all_body =
+    join(lua_words, R"lua(local count = #KEYS / 3
+local locks, queues = {}, {}
+for i = 1, count do
+    locks[i], queues[i] = KEYS[3 * i - 2], KEYS[3 * i]
+end
+local ours = 0
+for i, holder in ipairs(redis.call('MGET', unpack(locks))) do
+    if is_token(holder, ARGV[i + 2]) then ours = ours + 1 end
+end
+if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
+    redis.call('DEL', unpack(locks))
+    return string.rep('1 ', count) .. ARGV[2]
+end
+)lua",
+         lua_time, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+         R"lua(local answers = {}
+for i = 1, count do
+    local holder = redis.call('GET', locks[i])
+    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[1], ARGV[i + 2], '', holder)
+end
+answers[count + 1] = ARGV[2]
+return table.concat(answers, ' ')
+)lua");
+inline constexpr Script release_all_script{ScriptId::release_all,
+                                           "release all",
+                                           "d2ad09cdcf17aa677553ff669502f070251ab3e2",
+                                           {release_all_body.data(), release_all_body.size()}};
 
 /// Extends the lease if it is this token's, and keeps the fence alive with it.
 ///
@@ -287,7 +391,7 @@ return say(redis.call('EXISTS', KEYS[3]) + 1, now, ARGV[4])
 )lua");
 inline constexpr Script renew_script{ScriptId::renew,
                                      "renew",
-                                     "7f455b71cf995f5628e8106ecb9e15ef407c3f05",
+                                     "205e06a637a930e9b69787d9730a09daad90ba6b",
                                      {renew_body.data(), renew_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

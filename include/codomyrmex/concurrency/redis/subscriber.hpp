@@ -95,11 +95,14 @@ class Subscriber {
         return state_ == State::open;
     }
 
+    /// When it will have been silent for so long that this is worth a look.
+    [[nodiscard]] Deadline silent_at() const noexcept { return Deadline::at(heard_ + silence); }
+    [[nodiscard]] bool silent() const noexcept { return silent_at().expired(); }
+
     /// Requires: open. Looks after a connection that is silent: asks for a sign of life, and closes
     /// it when none came for `patience`. Returns: when to look again.
     Deadline look_after(std::chrono::nanoseconds patience) {
-        const Deadline due = Deadline::at(heard_ + silence);
-        if (!due.expired()) return due;
+        if (!silent()) return silent_at();
         if (!asked_) {
             std::string why;
             if (!connection_.send_some(encode({"PING"}), why)) close(why);
