@@ -39,10 +39,10 @@ static_assert(std::is_nothrow_move_constructible_v<Lease> &&
               std::is_nothrow_move_assignable_v<Lease> && std::is_nothrow_destructible_v<Lease>);
 static_assert(!std::is_convertible_v<Lease, bool>);
 
-// Of a client that sends things together only.
+// Only of a client that can end them together.
 template <class L>
-concept Corks = requires(const L& lease) { lease.cork(); };
-static_assert(Corks<Lease> && !Corks<FakeLease>);
+concept EndsTogether = requires(const L& lease) { lease.together(); };
+static_assert(EndsTogether<Lease> && !EndsTogether<FakeLease>);
 
 }  // namespace
 
@@ -90,7 +90,7 @@ TEST_CASE("A lease that is held, lost or released says so by each of its members
     // Its end is no loss of the other, nor the other way round.
     CHECK(next.release());
     CHECK(called == 1);
-    CHECK(Lease{}.cork() == nullptr);
+    CHECK_FALSE(Lease{}.together().has_value());
 }
 
 TEST_CASE("a lease is released once: by release(), by unlock(), by its destructor, by assignment") {
