@@ -283,11 +283,19 @@ TEST_CASE("A conversion's answer says lost, converted or that there is no room")
     }
 }
 
-TEST_CASE("A resize's answer says how many there were, or that it came too late") {
-    CHECK(read_resize(text("0")) == 0);
-    CHECK(read_resize(text("1000000")) == 1'000'000);
-    CHECK(read_resize(text("-1")) == -1);
-    for (const std::string_view bad : {"", "-2", "x", "1 1"}) {
+TEST_CASE("A resize's answer says how many there were or that it came too late, and the time") {
+    for (const std::uint64_t old : {std::uint64_t{0}, std::uint64_t{1'000'000}}) {
+        const auto answer = read_resize(text(std::to_string(old) + " 1700000000123456000"));
+        REQUIRE(answer.has_value());
+        CHECK(answer->old == old);
+        CHECK(answer->time == to_server_time(1'700'000'000'123'456'000U));
+    }
+    const auto late = read_resize(text("-1 1700000000123456000"));
+    REQUIRE(late.has_value());
+    CHECK_FALSE(late->old.has_value());
+    CHECK(late->time == to_server_time(1'700'000'000'123'456'000U));
+    for (const std::string_view bad : {"", "5", "-2 1700000000123456000", "x 1700000000123456000",
+                                       "1 1", "1 1700000000123456000 1"}) {
         CAPTURE(bad);
         CHECK_FALSE(read_resize(text(bad)).has_value());
     }

@@ -2,8 +2,8 @@
 //
 // What the engine promises of waiting, against real servers and processes: first come first served,
 // in two commands a hand-over; nobody waits longer for a holder that died than its time to live,
-// nor for a waiter that died or stopped than a grant's; threads of one process hand the lock to
-// each other; what is retained is given up to whoever wants it.
+// nor for a waiter that died or stopped than a grant's. How threads of one process hand the lock to
+// each other is local_turns_test.cpp's.
 
 #include <codomyrmex/concurrency/redis/lock.hpp>
 
@@ -14,7 +14,6 @@
 #include "support/threads.hpp"
 #include "support/waiting_line.hpp"
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -24,6 +23,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using namespace codomyrmex::concurrency;
@@ -197,174 +197,6 @@ TEST_CASE("time-outs, stop requests and destruction leave no waiter and no lock 
     CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }));
 }
 
-TEST_CASE("threads of one process hand a lock on without the server, each under its own fence") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient client{server.url()};
-    std::atomic<int> inside{0};
-    std::atomic<int> together{0};
-    std::atomic<int> fences_back{0};
-    std::uint64_t last = 0;
-    const auto work = [&](const LeaseOptions& options) {
-        std::vector<std::jthread> threads;
-        for (int i = 0; i < 4; ++i) {
-            threads.emplace_back([&] {
-                RedisLock lock{"name", client, options};
-                for (int turn = 0; turn < 200; ++turn) {
-                    const Lease lease = lock.lease();
-                    together += inside.fetch_add(1);
-                    if (lease.fence() <= last) ++fences_back;
-                    last = lease.fence();
-                    --inside;
-                }
-            });
-        }
-    };
-    work({});
-    CHECK(together == 0);
-    CHECK(fences_back == 0);
-    const auto stats = client.stats();
-    CHECK(stats.local_handovers > 400);
-    CHECK(scripts_run(server) < 600);
-
-    work({.max_local_handovers = 0});
-    CHECK(together == 0);
-    CHECK(fences_back == 0);
-    CHECK(client.stats().local_handovers == stats.local_handovers);
-}
-
-TEST_CASE("other processes have their turn between bounded runs of hand-overs") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient many{server.url()};
-    RedisClient single{server.url()};
-    std::atomic<long> of_many{0};
-    std::atomic<bool> done{false};
-    std::vector<std::jthread> threads;
-    for (int i = 0; i < 4; ++i) {
-        threads.emplace_back([&] {
-            RedisLock lock{"name", many, {.max_local_handovers = 4}};
-            while (!done) {
-                lock.lock();
-                ++of_many;
-                lock.unlock();
-            }
-        });
-    }
-    RedisLock lock{"name", single};
-    REQUIRE(support::eventually([&] { return of_many > 100; }));
-    of_many = 0;
-    long longest = 0;
-    for (int turn = 0; turn < 100; ++turn) {
-        lock.lock();
-        const long at_begin = of_many;
-        lock.unlock();
-        lock.lock();
-        longest = std::max(longest, of_many - at_begin);
-        lock.unlock();
-    }
-    done = true;
-    CAPTURE(longest);
-    // One run that was passed to before we stood in line again, and one that we waited for, and a
-    // few more should this thread have been kept from standing in line.
-    CHECK(longest <= 20 * (4 + 1));
-    CHECK(of_many >= 100);
-}
-
-TEST_CASE("one that stood in line until too little time was left to ask is not told an error") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    const LeaseOptions options{.max_local_handovers = 0};
-    bool told_none = false;
-    // Only a thread that came to stand in line in time tells anything; a busy machine may be slow.
-    for (int attempt = 0; attempt < 20 && !told_none; ++attempt) {
-        RedisClient client{server.url(), {.response_timeout = 20s}};
-        RedisLock lock{"name", client, options};
-        lock.lock();
-        std::optional<bool> obtained;
-        std::error_code error;
-        std::thread other{[&] {
-            RedisLock same{"name", client, options};
-            obtained = same.try_lock_for(300ms, error);
-        }};
-        std::this_thread::sleep_for(50ms);
-        server.stop();
-        lock.unlock();  // Now the other asks, and has no answer before its time is over.
-        other.join();
-        server.cont();
-        told_none = obtained == false && !error;
-    }
-    CHECK(told_none);
-}
-
-TEST_CASE("a retained lease is locked again without the server, under a larger fence each time") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient client{server.url()};
-    RedisLock lock{"name", client, {.ttl = 20s, .retain = 10s}};
-    lock.lock();
-    std::uint64_t last = lock.fence();
-    lock.unlock();
-    CHECK(client.stats().leases_retained == 1);
-    CHECK(server.command({"EXISTS", lock_key}).number == 1);
-    const auto before = scripts_run(server);
-    for (int i = 0; i < 1000; ++i) {
-        lock.lock();
-        CHECK(lock.fence() > last);
-        last = lock.fence();
-        lock.unlock();
-    }
-    CHECK(scripts_run(server) == before);
-
-    // Whoever wants it elsewhere gets it at once, and it is not retained for a while.
-    RedisClient other{server.url()};
-    RedisLock same{"name", other};
-    REQUIRE(same.try_lock_for(5s));
-    CHECK(same.fence() > last);
-    CHECK(client.stats().leases_retained == 0);
-    same.unlock();
-    lock.lock();
-    lock.unlock();
-    CHECK(client.stats().leases_retained == 0);
-}
-
-TEST_CASE("a retained lease is given back after its time, and with its client") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    std::optional<RedisClient> client{std::in_place, server.url()};
-    {
-        RedisLock lock{"name", *client, {.retain = 30ms}};
-        lock.lock();
-        lock.unlock();
-        CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }));
-        CHECK(client->stats().leases_watched == 0);
-    }
-    {
-        RedisLock lock{"name", *client, {.retain = 20s}};
-        lock.lock();
-        lock.unlock();
-        CHECK(client->stats().leases_retained == 1);
-    }
-    client.reset();
-    CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }));
-}
-
-TEST_CASE("a retained lease that is lost is not used") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient client{server.url()};
-    RedisLock lock{"name", client, {.ttl = 150ms, .retain = 150ms}};
-    lock.lock();
-    const std::uint64_t fence = lock.fence();
-    lock.unlock();
-    server.command({"SET", lock_key, "somebody else", "PX", "400"});
-    CHECK(eventually([&] { return client.stats().leases_retained == 0; }));
-    CHECK(client.stats().leases_lost == 0);
-    lock.lock();
-    CHECK(lock.fence() > fence);
-    CHECK(lock.valid());
-}
-
 TEST_CASE("hundreds of leases are renewed together, in few writes") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
@@ -420,54 +252,4 @@ TEST_CASE("connections that are killed again and again cost no lock and no waite
     CHECK(failed == 0);
     CHECK(total > 100);
     CHECK(eventually([&] { return server.command({"EXISTS", lock_key}).number == 0; }, 60s));
-}
-
-TEST_CASE("no thread in line sleeps on when the server does not answer the one that asks") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient client{server.url(), {.patience = 300ms, .response_timeout = 100ms}};
-    client.ping();
-    server.stop();
-    std::atomic<int> unavailable{0};
-    const auto begin = std::chrono::steady_clock::now();
-    {
-        std::vector<std::jthread> threads;
-        for (int i = 0; i < 6; ++i) {
-            threads.emplace_back([&] {
-                RedisLock lock{"name", client};
-                std::error_code code;
-                lock.lock(code);
-                if (code == LockErrc::backend_unavailable) ++unavailable;
-            });
-        }
-    }
-    const auto took = std::chrono::steady_clock::now() - begin;
-    server.cont();
-    CHECK(unavailable == 6);
-    // One after the other they would take 1.8 s.
-    CHECK(took < 1500ms);
-}
-
-TEST_CASE("a thread in line gets its turn when the hold of another is lost and never unlocked") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    RedisClient client{server.url()};
-    RedisLock lost{"name", client, {.ttl = 150ms}};
-    lost.lock();
-    const std::uint64_t fence = lost.fence();
-    RedisLock lock{"name", client};
-    std::atomic<bool> holds{false};
-    std::uint64_t next = 0;
-    std::jthread waiter{[&] {
-        holds = lock.try_lock_for(20s);
-        next = lock.fence();
-    }};
-    server.command({"DEL", lock_key});
-    waiter.join();
-    CHECK(holds);
-    CHECK(next > fence);
-    std::error_code code;
-    lost.unlock(code);
-    CHECK(code == LockErrc::lease_lost);
-    CHECK(lock.valid());
 }

@@ -67,6 +67,30 @@ struct Listening {
     RedisClient client;
 };
 
+/// One of those who holds something for long, and what its hook is told of.
+struct Told {
+    explicit Told(const RedisServer& server)
+        : listening{server, {.hooks = {.on_lost = [this](const LostLease& loss) {
+                                 lost = loss;
+                                 told.set();
+                             }}}} {}
+
+    support::Event told;
+    LostLease lost;
+    Listening listening;
+
+    /// Waits until it is told, which is of the loss of `lease`, by force, and of no other.
+    void check_revoked(const Lease& lease) {
+        REQUIRE(told.wait());
+        CHECK(lease.stop_token().stop_requested());
+        CHECK_FALSE(lease.valid());
+        CHECK(lost.name == lease.name());
+        CHECK(lost.fence == lease.fence());
+        CHECK(lost.reason.find("revoked") != std::string::npos);
+        CHECK(listening.client.stats().leases_lost == 1);
+    }
+};
+
 }  // namespace
 
 TEST_CASE("nobody holds a lock that is free") {
@@ -267,35 +291,22 @@ TEST_CASE("who waits is seen in the order in which they are served") {
 TEST_CASE("a lock that is taken away is lost to its holder at once, and free") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    support::Event told;
-    LostLease lost;
-    Listening listening{server, {.hooks = {.on_lost = [&](const LostLease& loss) {
-                                     lost = loss;
-                                     told.set();
-                                 }}}};
-    // Its own renewal would come after 20 s, which is more than the test waits for.
-    RedisLock lock{"name", listening.client, {.ttl = 10min}};
+    Told holder{server};
+    // Its own renewal would come after 200 s, which is more than the test waits for.
+    RedisLock lock{"name", holder.listening.client, {.ttl = 10min}};
     Lease lease = lock.lease();
-    support::Event stopped;
-    const std::stop_callback callback{lease.stop_token(), [&] { stopped.set(); }};
     RedisClient operators{server.url()};
     const auto seen = operators.holder("name");
     REQUIRE(seen.has_value());
     CHECK(operators.force_release("name", *seen));
     CHECK_FALSE(operators.holder("name").has_value());
-    REQUIRE(stopped.wait());
-    REQUIRE(told.wait());
-    CHECK_FALSE(lease.valid());
-    CHECK(lost.name == "name");
-    CHECK(lost.fence == lease.fence());
-    CHECK(lost.reason.find("revoked") != std::string::npos);
+    holder.check_revoked(lease);
     CHECK_FALSE(lease.release());
     // The next one has a larger fencing token, and nobody takes that away with the old one.
     const Lease next = lock.lease();
     CHECK(next.fence() > seen->fence);
     CHECK_FALSE(operators.force_release("name", *seen));
     CHECK(next.valid());
-    CHECK(listening.client.stats().leases_lost == 1);
 }
 
 TEST_CASE("a lock that is taken away goes to whoever waits") {
@@ -364,18 +375,11 @@ Holder holder_of(RedisClient& operators, std::string_view name, PrimitiveKind ki
 TEST_CASE("permits are taken from one holder, which loses them at once, and from no other") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
-    support::Event told;
-    LostLease lost;
-    Listening listening{server, {.hooks = {.on_lost = [&](const LostLease& loss) {
-                                     lost = loss;
-                                     told.set();
-                                 }}}};
+    Told holder{server};
     // Its own renewal would come after 200 s, which is more than the test waits for.
-    RedisSemaphore pool{"pool", listening.client, 3, {.ttl = 10min}};
+    RedisSemaphore pool{"pool", holder.listening.client, 3, {.ttl = 10min}};
     Lease two = pool.lease(2);
     const Lease one = pool.lease();
-    support::Event stopped;
-    const std::stop_callback callback{two.stop_token(), [&] { stopped.set(); }};
     RedisClient operators{server.url()};
     const Holder seen = holder_of(operators, "pool", PrimitiveKind::semaphore, two);
     CHECK(seen.weight == 2);
@@ -383,15 +387,9 @@ TEST_CASE("permits are taken from one holder, which loses them at once, and from
     const auto left = operators.holders("pool", PrimitiveKind::semaphore);
     REQUIRE(left.size() == 1);
     CHECK(left[0].token == one.token());
-    REQUIRE(stopped.wait());
-    REQUIRE(told.wait());
-    CHECK_FALSE(two.valid());
+    holder.check_revoked(two);
     CHECK(one.valid());
-    CHECK(lost.name == "pool");
-    CHECK(lost.fence == two.fence());
-    CHECK(lost.reason.find("revoked") != std::string::npos);
     CHECK_FALSE(two.release());
-    CHECK(listening.client.stats().leases_lost == 1);
 
     // Whoever has them next keeps them, however often the former holder is forced out.
     const Lease next = pool.lease(2);
@@ -404,7 +402,7 @@ TEST_CASE("permits are taken from one holder, which loses them at once, and from
     CHECK_FALSE(operators.force_release("pool", wrong));
     CHECK_FALSE(operators.force_release("another pool", left[0]));
     CHECK(operators.holders("pool", PrimitiveKind::semaphore).size() == 2);
-    CHECK(listening.client.stats().leases_lost == 1);
+    CHECK(holder.listening.client.stats().leases_lost == 1);
 }
 
 TEST_CASE("permits that are taken away go to whoever waits and has room") {

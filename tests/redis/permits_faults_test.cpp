@@ -25,6 +25,7 @@
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::error_of;
 using support::eventually;
 using test_support::ExitStatus;
 using test_support::lines_of;
@@ -286,6 +287,66 @@ TEST_CASE("The child of a fork has no part in its parent's permits") {
     CHECK(lease.release());
     pool.release();
     CHECK(pool.try_lease_for(5s, 2));
+}
+
+TEST_CASE("The child of a fork converts none of its parent's leases, and sends nothing for it") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    // Renewals of the parent's would be counted as well.
+    RedisReadWriteLock config{"config", client, {.ttl = 10min}};
+    RedisReadWriteLock other{"other", client, {.ttl = 10min}};
+    Lease writer = config.write();
+    Lease reader = other.read();
+    const std::uint64_t written = writer.fence();
+    const std::uint64_t read = reader.fence();
+    const auto seen = [&] {
+        std::vector<std::string> all;
+        for (const std::string key : {"codomyrmex:rw:{config}", "codomyrmex:rw:{other}"}) {
+            for (const auto& reply : {server.command({"ZRANGE", key, "0", "-1", "WITHSCORES"}),
+                                      server.command({"HGETALL", key + ":meta"}),
+                                      server.command({"GET", key + ":fence"})}) {
+                all.push_back(reply.text);
+                for (const auto& each : reply.elements)
+                    all.push_back(each.text);
+            }
+        }
+        return all;
+    };
+    const auto before = seen();
+    const std::string connections = server.info("total_connections_received");
+    const auto commands = std::stoull(server.info("total_commands_processed"));
+    Process child = Process::run([&] {
+        if (error_of([&] { config.downgrade(writer); }) != LockErrc::lease_lost) return 1;
+        if (error_of([&] { (void)other.try_upgrade(reader); }) != LockErrc::lease_lost) return 2;
+        std::error_code error;
+        config.downgrade(writer, error);
+        if (error != LockErrc::lease_lost) return 3;
+        if (other.try_upgrade(reader, error) || error != LockErrc::lease_lost) return 4;
+        if (writer.fence() != written || reader.fence() != read) return 5;
+        // Nor do they by their ends.
+        writer = {};
+        reader = {};
+        return 0;
+    });
+    CHECK(child.wait() == ExitStatus{0, 0});
+    // But the question for it.
+    CHECK(std::stoull(server.info("total_commands_processed")) == commands + 1);
+    CHECK(server.info("total_connections_received") == connections);
+    CHECK(seen() == before);
+
+    CHECK(writer.valid());
+    CHECK(reader.valid());
+    CHECK_FALSE(config.try_read());
+    config.downgrade(writer);
+    CHECK(writer.valid());
+    CHECK(writer.fence() > written);
+    CHECK(config.try_read());
+    REQUIRE(other.try_upgrade(reader));
+    CHECK(reader.fence() > read);
+    CHECK_FALSE(other.try_read());
+    CHECK(writer.release());
+    CHECK(reader.release());
 }
 
 TEST_CASE("Permits and shared holds of a server that was flushed are told to be lost") {

@@ -280,10 +280,15 @@ TEST_CASE("To close it ends the subscription") {
     CHECK(support::eventually([&] { return bench.listeners() == 0; }));
 }
 
-TEST_CASE("After a silence the server is asked for a sign of life, once, and its answer suffices") {
+TEST_CASE(
+    "After a silence the server is asked for a sign of life, once: an answer suffices, and one "
+    "that gives none in time is left") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
+    Bench stopped;
     bench.open_now();
+    stopped.open_now();
+    stopped.server.stop();
     const auto opened = Deadline::clock::now();
     const Deadline first = bench.subscriber.look_after(20s);
     CHECK(first.time() <= opened + Subscriber::silence);
@@ -292,7 +297,7 @@ TEST_CASE("After a silence the server is asked for a sign of life, once, and its
     const bool anything = bench.wait(0ms);
     CHECK_FALSE(anything);
 
-    // There is no clock to set: it is waited for, once in this file.
+    // There is no clock to set: it is waited for, once in this file, for both of them.
     while (!first.expired())
         (void)bench.wait(50ms);
     const auto asked = Deadline::clock::now();
@@ -307,20 +312,14 @@ TEST_CASE("After a silence the server is asked for a sign of life, once, and its
     // The answer begins another silence.
     CHECK(bench.subscriber.look_after(20s).time() > asked + Subscriber::silence);
     CHECK(bench.subscriber.state() == State::open);
-}
 
-TEST_CASE("A server that gives no sign of life for the time it is given is left") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    Bench bench;
-    bench.open_now();
-    bench.server.stop();
-    Deadline look = bench.subscriber.look_after(10ms);
-    for (int looks = 0; bench.subscriber.state() == State::open && looks < 10; ++looks) {
+    Deadline look = stopped.subscriber.look_after(10ms);
+    for (int looks = 0; stopped.subscriber.state() == State::open && looks < 10; ++looks) {
         while (!look.expired())
-            (void)bench.wait(std::chrono::ceil<std::chrono::milliseconds>(look.remaining()));
-        look = bench.subscriber.look_after(10ms);
+            (void)stopped.wait(std::chrono::ceil<std::chrono::milliseconds>(look.remaining()));
+        look = stopped.subscriber.look_after(10ms);
     }
-    CHECK(bench.subscriber.state() == State::closed);
-    CHECK(bench.subscriber.error() == "no answer to a ping");
-    bench.server.cont();
+    CHECK(stopped.subscriber.state() == State::closed);
+    CHECK(stopped.subscriber.error() == "no answer to a ping");
+    stopped.server.cont();
 }

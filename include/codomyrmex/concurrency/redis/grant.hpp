@@ -268,13 +268,22 @@ struct ReweighAnswer {
     return answer;
 }
 
-/// What the resize script answers: how many permits there were; -1 if it came too late.
+/// What the resize script answers.
+struct ResizeAnswer {
+    std::optional<std::uint64_t> old{};  ///< how many permits there were; nothing: it came too late
+    ServerTime time{};
+};
+
 /// Returns: nothing for what the script does not answer.
-[[nodiscard]] inline std::optional<std::int64_t> read_resize(const Reply& reply) {
+[[nodiscard]] inline std::optional<ResizeAnswer> read_resize(const Reply& reply) {
     Words words = words_of(reply);
     const auto old = words.number();
-    if (!old || *old < -1 || !words.over()) return std::nullopt;
-    return old;
+    const auto time = words.time();
+    if (!old || *old < -1 || !time || !words.over()) return std::nullopt;
+    ResizeAnswer answer;
+    if (*old >= 0) answer.old = static_cast<std::uint64_t>(*old);
+    answer.time = *time;
+    return answer;
 }
 
 /// A message that the server published to this process: "wanted <key>", "revoked <token> <key>", or

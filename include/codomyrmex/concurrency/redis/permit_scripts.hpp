@@ -251,20 +251,20 @@ inline constexpr Script reweigh_script{ScriptId::reweigh,
 ///
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: how many; the prefix of channels;
 /// the server time after which nothing is to be done, or empty; the request's number.
-/// Answers how many there were, or 0; -1 if it came too late.
+/// Answers how many there were, or 0; or -1 if it came too late; and the server's time.
 inline constexpr auto resize_body =
     join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
          R"lua(if purge() then return foreign_set end
-if ARGV[3] ~= '' and now > ARGV[3] then return say(-1, ARGV[4]) end
+if ARGV[3] ~= '' and now > ARGV[3] then return say(-1, now, ARGV[4]) end
 local old = redis.call('HGET', meta, 'capacity')
 redis.call('HSET', meta, 'capacity', ARGV[1])
 redis.call('PEXPIRE', meta, '172800000')
 admit(ARGV[2], '')
-return say(old or 0, ARGV[4])
+return say(old or 0, now, ARGV[4])
 )lua");
 inline constexpr Script resize_script{ScriptId::resize,
                                       "resize",
-                                      "412d2857f2f96b896058a3507a6f2f7fc8474791",
+                                      "c3d2a9c1cc4d6ecdfee7f41ece54bb7da2b3e3b9",
                                       {resize_body.data(), resize_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -94,24 +94,29 @@ class Permits {
     /// Changes how many permits the semaphore has. Returns: how many it had; 0 if it was unknown.
     /// Throws: LockError.
     std::uint64_t resize(const LockIdentity& identity, std::uint64_t capacity, Deadline deadline) {
-        std::optional<std::int64_t> old;
-        const Answer answer = caller_.run(
-            resize_script, caller_.limit(deadline),
-            [&](Call call, BootTime give_up, RequestNumber number) {
-                return resize_command(call, identity, capacity, keeper_.name.prefix,
-                                      keeper_.clock.at(give_up), number);
-            },
-            [&](const Reply& reply) {
-                old = read_resize(reply);
-                return old.has_value();
-            });
-        if (answer.ok && *old == -1) {
-            throw LockError(LockErrc::backend_unavailable,
-                            keeper_.endpoint.to_string() + ": the resizing of '" + identity.name +
-                                "' was executed too late");
+        const Deadline limit = caller_.limit(deadline);
+        for (;;) {
+            std::optional<ResizeAnswer> word;
+            const Answer answer = caller_.run(
+                resize_script, limit,
+                [&](Call call, BootTime give_up, RequestNumber number) {
+                    return resize_command(call, identity, capacity, keeper_.name.prefix,
+                                          keeper_.clock.at(give_up), number);
+                },
+                [&](const Reply& reply) {
+                    word = read_resize(reply);
+                    return word.has_value();
+                });
+            if (!answer.ok) throw caller_.failure(answer, "cannot resize '" + identity.name + '\'');
+            keeper_.clock.learn(word->time, answer.sent);
+            if (word->old) return *word->old;
+            // By a wrong idea of the server's clock, perhaps, which is right now.
+            if (limit.expired()) {
+                throw LockError(LockErrc::backend_unavailable,
+                                keeper_.endpoint.to_string() + ": the resizing of '" +
+                                    identity.name + "' was executed too late");
+            }
         }
-        if (!answer.ok) throw caller_.failure(answer, "cannot resize '" + identity.name + '\'');
-        return static_cast<std::uint64_t>(*old);
     }
 
   private:
