@@ -13,6 +13,8 @@
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -63,6 +65,7 @@ class Registry {
         Shard& shard = shard_of(hash);
         // Destroyed last, when the mutex is free: the destructor of a primitive may take its time.
         Discarded idle;
+        shard.foresee(hash);
         const std::lock_guard guard{shard.mutex};
         Link& link = shard.find(name, hash);
         if (link != nullptr && link->capacity == capacity) [[likely]]
@@ -193,6 +196,20 @@ class Registry {
         std::size_t full = 0;
         // The counts of the entries that are no more.
         Forgotten forgotten;
+        // Where an entry of such a hash was put last; it may be gone.
+        std::array<std::atomic<const void*>, 32> places{};
+
+        [[nodiscard]] std::atomic<const void*>& place(std::size_t hash) noexcept {
+            return places[hash % places.size()];
+        }
+
+        /// Before the mutex is had: the entry's line comes from another processor, most likely, as
+        /// the mutex' does, and so both come at the same time.
+        void foresee([[maybe_unused]] std::size_t hash) noexcept {
+#if defined(__GNUC__)
+            __builtin_prefetch(place(hash).load(std::memory_order_relaxed), 1);
+#endif
+        }
 
         [[nodiscard]] Link& bucket(std::size_t hash) noexcept {
             return buckets[hash & (buckets.size() - 1)];
@@ -217,6 +234,7 @@ class Registry {
         }
 
         void put(Link entry) noexcept {
+            place(entry->hash).store(entry.get(), std::memory_order_relaxed);
             Link& front = bucket(entry->hash);
             entry->next = std::move(front);
             front = std::move(entry);
