@@ -10,9 +10,12 @@
 #include "support/redis_server.hpp"
 #include "support/threads.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -328,4 +331,65 @@ TEST_CASE("A server that cannot answer is an error of several locks, too") {
     server.kill();
     CHECK_FALSE(manager.lock_all({"a", "c"}, code));
     CHECK(code == LockErrc::backend_unavailable);
+}
+
+TEST_CASE("Who waits for several locks has as much patience with the server as for one") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url(), {.patience = 20s, .response_timeout = 200ms}};
+    LockManager manager{RedisBackend{client}};
+    (void)manager.lock_all({"a", "b"});
+    server.stop();
+    std::atomic<bool> tried{false};
+    std::jthread waiter{[&] {
+        const auto both = manager.lock_all({"a", "b"});
+        tried = both.size() == 2;
+    }};
+    // What it asked for together is to be taken back: it asks for one after the other now.
+    CHECK(eventually([&] { return client.stats().releases_pending > 0; }));
+    CHECK_FALSE(tried);
+    server.cont();
+    waiter.join();
+    CHECK(tried);
+}
+
+TEST_CASE("Several locks that the server says nothing about are an error, not contention") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url(), {.response_timeout = 200ms}};
+    LockManager manager{RedisBackend{client}};
+    (void)manager.lock_all({"a", "b"});
+    server.stop();
+    std::error_code code;
+    CHECK_FALSE(manager.try_lock_all_for({"a", "b"}, 50ms, code));
+    CHECK(code == LockErrc::backend_unavailable);
+    CHECK_FALSE(manager.try_lock_all({"a", "b"}, code));
+    CHECK(code == LockErrc::backend_unavailable);
+    server.cont();
+    CHECK(manager.lock_all({"a", "b"}).size() == 2);
+}
+
+TEST_CASE("A hook that locks while several are given back need not wait for them") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    RedisLock other{"x", client, {.ttl = 30s}};
+    std::atomic<int> locked{0};
+    LockManagerOptions options;
+    options.hooks.on_lost = [&](const LockEvent&) {
+        for (int i = 0; i < 2; ++i) {
+            if (!other.try_lock_for(5s)) return;
+            other.unlock();
+            ++locked;
+        }
+    };
+    LockManager manager{RedisBackend{client, {.ttl = 300ms}}, options};
+    auto all = manager.lock_all({"a", "b", "c"});
+    REQUIRE(all.size() == 3);
+    server.command({"DEL", "codomyrmex:lock:{b}"});
+    REQUIRE(eventually([&] {
+        return std::ranges::any_of(all, [](const auto& guard) { return !guard.valid(); });
+    }));
+    all.unlock();
+    CHECK(locked == 2);
 }

@@ -533,6 +533,27 @@ TEST_CASE("ten leases are renewed over one connection beside the commands") {
     CHECK(client.stats().leases_watched == 10);
 }
 
+TEST_CASE("leases are renewed one by one where their keys may not share a script call") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    // A cluster of one node.
+    const std::string bus = std::to_string(RedisServer::free_port());
+    RedisServer server{{.args = {"--cluster-enabled", "yes", "--cluster-port", bus}, .tcp = true}};
+    server.command({"CLUSTER", "ADDSLOTSRANGE", "0", "16383"});
+    REQUIRE(eventually([&] {
+        return server.command({"CLUSTER", "INFO"}).text.find("cluster_state:ok") !=
+               std::string::npos;
+    }));
+    RedisClient client{server.url()};
+    std::vector<Lease> leases;
+    for (const char* name : {"a", "b", "c"})
+        leases.push_back(RedisLock{name, client, {.ttl = 600ms}}.lease());
+    // More than two times to live.
+    REQUIRE(eventually([&] { return client.stats().renewals >= 21; }));
+    for (const Lease& lease : leases)
+        CHECK(lease.valid());
+    CHECK(client.stats().leases_lost == 0);
+}
+
 TEST_CASE("the holder can be read by people, and no key is without an expiry") {
     RedisServer server;
     RedisClient client{server.url()};

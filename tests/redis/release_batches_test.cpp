@@ -39,7 +39,31 @@ TEST_CASE("What a thread gives back is collected while it has a batch open, and 
     CHECK(batches.collect(given_up("c")));
     CHECK(names(batches.close()) == "b c ");
     CHECK_FALSE(batches.collect(given_up("d")));
+    CHECK(batches.take().empty());
+}
+
+TEST_CASE("What was collected can be taken out before the end") {
+    ReleaseBatches batches;
+    batches.open();
+    CHECK(batches.collect(given_up("a")));
+    CHECK(names(batches.take()) == "a ");
+    CHECK(batches.take().empty());
+    CHECK(batches.collect(given_up("b")));
+    CHECK(names(batches.close()) == "b ");
+}
+
+TEST_CASE("A batch that was opened twice is closed twice") {
+    ReleaseBatches batches;
+    batches.open();
+    batches.open();
+    CHECK(batches.collect(given_up("a")));
+    CHECK(names(batches.close()) == "a ");
+    CHECK(batches.collect(given_up("b")));
+    CHECK(names(batches.close()) == "b ");
+    CHECK_FALSE(batches.collect(given_up("c")));
+    batches.open();
     CHECK(batches.close().empty());
+    CHECK_FALSE(batches.collect(given_up("d")));
 }
 
 TEST_CASE("Each thread has a batch of its own") {

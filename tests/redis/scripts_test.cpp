@@ -863,6 +863,16 @@ TEST_CASE(
     CHECK(bench.wait(bob).elements.at(0).number == 1);
 }
 
+TEST_CASE("A holder with all the time in the world is a holder") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Bench bench;
+    bench.server.command({"SET", bench.keys.lock_key, "text", "PX", "200000000000000"});
+    const auto answer = read_acquire(to_reply(bench.wait(bob)));
+    REQUIRE(answer.has_value());
+    CHECK(answer->outcome == AcquireAnswer::Outcome::held);
+    CHECK(answer->left > 24h);
+}
+
 // --- Several at once.
 
 namespace {
@@ -1001,6 +1011,16 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
         CHECK(bench.acquire(mine)->outcome == All::apart);
         CHECK(bench.get(second.fence_key) == fence);
         nothing_but({second.fence_key});
+    }
+    SECTION("a fence of another type, which the acquire script tells") {
+        bench.server.command({"RPUSH", second.fence_key, "text"});
+        Strings words{std::to_string(ttl), "host:1:main", "", "1", "17"};
+        words.insert(words.end(), mine.begin(), mine.end());
+        const Reply reply = bench.run(acquire_all_script, words);
+        CHECK(reply.is_error());
+        CHECK(bench.server.command({"LRANGE", second.fence_key, "0", "-1"}).elements.size() == 1);
+        for (const LockIdentity& each : bench.keys)
+            CHECK(bench.pttl(each.lock_key) == -2);
     }
     SECTION("too late") {
         const auto answer = bench.acquire(mine, "1", "1000000000000000000");

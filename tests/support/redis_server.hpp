@@ -186,6 +186,20 @@ class RedisServer {
     [[nodiscard]] pid_t pid() const noexcept { return process_.pid(); }
     [[nodiscard]] bool running() { return process_.running(); }
 
+    /// A port of 127.0.0.1 that nobody has at the moment.
+    static std::uint16_t free_port() {
+        const Fd socket{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        if (!socket) throw_errno("socket");
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof address;
+        auto* const generic = reinterpret_cast<sockaddr*>(&address);
+        if (::bind(socket.get(), generic, size) != 0) throw_errno("bind");
+        if (::getsockname(socket.get(), generic, &size) != 0) throw_errno("getsockname");
+        return ntohs(address.sin_port);
+    }
+
     /// SIGSTOP: the server answers nobody, its connections stay open. Returns once it has stopped.
     void stop() { process_.stop(); }
     /// SIGCONT.
@@ -390,20 +404,6 @@ class RedisServer {
     }
     [[nodiscard]] bool log_has(std::string_view text) const {
         return read_log().find(text) != std::string::npos;
-    }
-
-    /// A port that was free a moment ago.
-    static std::uint16_t free_port() {
-        const Fd socket{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-        if (!socket) throw_errno("socket");
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        socklen_t size = sizeof address;
-        auto* const generic = reinterpret_cast<sockaddr*>(&address);
-        if (::bind(socket.get(), generic, size) != 0) throw_errno("bind");
-        if (::getsockname(socket.get(), generic, &size) != 0) throw_errno("getsockname");
-        return ntohs(address.sin_port);
     }
 
     /// From "Redis server v=7.0.15 sha=...".

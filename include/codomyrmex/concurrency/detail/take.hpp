@@ -12,6 +12,7 @@
 #include <codomyrmex/concurrency/lock_guards.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <optional>
@@ -101,6 +102,16 @@ void end_all(std::vector<Guard<Access>>& guards) noexcept {
     guards.clear();
 }
 
+/// Tries each once. Returns: all or none.
+template <class Access>
+[[nodiscard]] MultiGuard<Access> try_all_in_turn(const std::vector<ReferenceFor<Access>>& entries) {
+    std::vector<Guard<Access>> guards(entries.size());
+    const auto missing =
+        try_in_turn<Access>(entries, guards, entries.size(), false, Deadline::never());
+    if (*missing < entries.size()) return {};
+    return MultiGuard<Access>{std::move(guards)};
+}
+
 /// Waits until the deadline. Returns: all or none.
 ///
 /// As std::lock does it: who has to wait holds nothing. It waits for one, tries the others, and if
@@ -123,15 +134,14 @@ template <class Access>
         return try_in_turn<Access>(entries, guards, held, waits, deadline);
     };
     std::size_t missing = 0;
-    if (TriesTogether<Access> && count > 1) {
-        const auto first = try_others(count);
-        if (!first) return {};
-        missing = *first;
-        if (missing < count) {
-            end_all(guards);
-            guards.resize(count);
-            if (!waits) return {};
-        }
+    if constexpr (TriesTogether<Access>) {
+        // If that cannot be told so, who waits begins with the first, which waits for the server,
+        // too, as long as one lock would.
+        const auto first = count > 1 ? try_together<Access>(entries, guards, count, deadline)
+                                     : std::optional{missing};
+        if (!first && !waits) return try_all_in_turn<Access>(entries);
+        missing = first.value_or(0);
+        if (missing < count && count > 1 && !waits) return {};
     }
     while (missing < count) {
         const std::size_t first = missing;
@@ -152,16 +162,14 @@ template <class Access>
 /// Does not wait. Returns: all or none.
 template <class Access>
 [[nodiscard]] MultiGuard<Access> try_take_all(const std::vector<ReferenceFor<Access>>& entries) {
-    std::vector<Guard<Access>> guards(entries.size());
-    std::optional<std::size_t> missing;
     if constexpr (TriesTogether<Access>) {
-        missing = try_together<Access>(entries, guards, entries.size(), Deadline::never());
+        std::vector<Guard<Access>> guards(entries.size());
+        const auto missing = try_together<Access>(
+            entries, guards, entries.size(), Deadline::after(std::chrono::nanoseconds::zero()));
+        if (missing && *missing < entries.size()) return {};
+        if (missing) return MultiGuard<Access>{std::move(guards)};
     }
-    if (!missing) {
-        missing = try_in_turn<Access>(entries, guards, entries.size(), false, Deadline::never());
-    }
-    if (*missing < entries.size()) return {};
-    return MultiGuard<Access>{std::move(guards)};
+    return try_all_in_turn<Access>(entries);
 }
 
 }  // namespace codomyrmex::concurrency::detail

@@ -87,6 +87,8 @@ class Acquisition {
     /// Returns: whether the lock was obtained: the tenure is live and renewed from here on.
     /// Throws: LockError.
     [[nodiscard]] bool run() {
+        // It may be one of these that is asked for.
+        keeper_.release_all(keeper_.batches.take());
         const std::stop_callback stop{wait_.stop,
                                       [this] { waiter_.state.set(GrantWaiter::woken); }};
         bool listening = wait_.for_holders &&

@@ -26,6 +26,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -45,18 +46,21 @@ struct TriedAll {
 
     Outcome outcome = Outcome::apart;
     std::size_t which = 0;                       ///< if held: which of them
-    std::vector<std::shared_ptr<Hold>> holds{};  ///< of each; if not all: what is to be given back
+    std::vector<std::shared_ptr<Hold>> holds{};  ///< if obtained: of each
+    std::string failure{};                       ///< if apart: why there was no answer; or empty
 };
 
 /// While it lives, the locks that its thread gives back are collected; at its end they go in one
-/// request. Used by one thread, which has no other at the time.
+/// request, or before, if the thread asks for a lock meanwhile. Used by one thread.
 class ReleasesTogether {
   public:
     /// Requires: `keeper` outlives it. Throws: std::bad_alloc.
     explicit ReleasesTogether(KeeperState& keeper) : keeper_{keeper} { keeper_.batches.open(); }
     ReleasesTogether(const ReleasesTogether&) = delete;
     ReleasesTogether& operator=(const ReleasesTogether&) = delete;
-    ~ReleasesTogether() { keeper_.release_all(keeper_.batches.close()); }
+    ~ReleasesTogether() {
+        if (!keeper_.mark->in_child()) keeper_.release_all(keeper_.batches.close());
+    }
 
   private:
     KeeperState& keeper_;
@@ -79,15 +83,17 @@ class Batch {
     [[nodiscard]] TriedAll try_all(
         const std::vector<std::shared_ptr<const LockIdentity>>& identities, Deadline deadline) {
         if (identities.size() > most) return {};
-        // They end what is not obtained, whatever happens.
+        // They end what is not taken from them, whatever happens.
         std::deque<Attempt> attempts;
         TriedAll result;
-        result.holds.resize(identities.size());
-        const auto collect = [&](TriedAll::Outcome outcome, std::size_t which = 0) {
-            for (std::size_t i = 0; i < attempts.size(); ++i)
-                result.holds[i] = attempts[i].hold();
+        result.holds.reserve(identities.size());
+        const auto end = [&](TriedAll::Outcome outcome, std::size_t which = 0) {
             result.outcome = outcome;
             result.which = which;
+            if (outcome == TriedAll::Outcome::obtained) {
+                for (Attempt& attempt : attempts)
+                    result.holds.push_back(attempt.take_hold());
+            }
             return std::move(result);
         };
         Question question;
@@ -100,23 +106,23 @@ class Batch {
                 case LocalQueue::Entry::has:
                     break;
                 default:
-                    return collect(TriedAll::Outcome::held, attempts.size() - 1);
+                    return end(TriedAll::Outcome::held, attempts.size() - 1);
             }
         }
-        if (question.places.empty()) return collect(outcome_of(attempts));
+        if (question.places.empty()) return end(outcome_of(attempts));
         const LeaseOptions& first = identities[question.places.front()]->options;
         for (const std::size_t place : question.places) {
             const LeaseOptions& options = identities[place]->options;
             if (options.ttl != first.ttl || options.label != first.label) {
-                return collect(TriedAll::Outcome::apart);
+                return end(TriedAll::Outcome::apart);
             }
         }
         for (const std::size_t place : question.places) {
             question.tenures.push_back(attempts[place].prepare());
             question.block = std::max(question.block, attempts[place].block());
         }
-        const std::optional<AcquireAllAnswer> answer = ask(question, deadline);
-        if (!answer) return collect(TriedAll::Outcome::apart);
+        const std::optional<AcquireAllAnswer> answer = ask(question, deadline, result.failure);
+        if (!answer) return end(TriedAll::Outcome::apart);
         for (std::size_t i = 0; i < question.places.size(); ++i) {
             Attempt& attempt = attempts[question.places[i]];
             if (answer->outcome != AcquireAllAnswer::Outcome::granted) {
@@ -126,9 +132,9 @@ class Batch {
             }
         }
         if (answer->outcome == AcquireAllAnswer::Outcome::held) {
-            return collect(TriedAll::Outcome::held, question.places[answer->which]);
+            return end(TriedAll::Outcome::held, question.places[answer->which]);
         }
-        return collect(outcome_of(attempts));
+        return end(outcome_of(attempts));
     }
 
   private:
@@ -152,7 +158,8 @@ class Batch {
         ~Attempt() {
             if (tenure_ && !obtained_) batch_.keeper_.give_up(tenure_);
             if (turn_) asked(nullptr);
-            if (!hold_) batch_.keeper_.queues.leave(identity_->lock_key);
+            if (hold_) give_back();
+            if (!taken_) batch_.keeper_.queues.leave(identity_->lock_key);
         }
 
         // Returns: asks if the server is to be asked, has if that is not needed, else busy.
@@ -192,9 +199,28 @@ class Batch {
             hold_ = batch_.turns_.use(*line_, tenure_, false);
         }
 
-        [[nodiscard]] const std::shared_ptr<Hold>& hold() const noexcept { return hold_; }
+        [[nodiscard]] bool has_hold() const noexcept { return hold_ != nullptr; }
+        /// Requires: has_hold().
+        [[nodiscard]] std::shared_ptr<Hold> take_hold() noexcept {
+            taken_ = true;
+            return std::move(hold_);
+        }
 
       private:
+        void give_back() noexcept {
+            const std::shared_ptr<Tenure>& tenure = hold_->tenure();
+            const bool valid = hold_->valid();
+            const bool ours = hold_->end() && valid;
+            tenure->used_by(nullptr);
+            try {
+                batch_.turns_.pass_on(tenure, nullptr, ours);
+            } catch (const std::exception&) {
+                // Out of memory: it runs out, and who stands in line goes on.
+                batch_.keeper_.unwatch(*tenure);
+                batch_.keeper_.queues.lost(tenure);
+            }
+        }
+
         void asked(const std::shared_ptr<Tenure>& tenure) noexcept {
             std::string failure;
             turn_ = false;
@@ -208,17 +234,21 @@ class Batch {
         std::shared_ptr<Hold> hold_;
         bool turn_ = false;  // it is ours to ask the server
         bool obtained_ = false;
+        bool taken_ = false;  // the hold is the caller's
     };
 
     [[nodiscard]] static TriedAll::Outcome outcome_of(
         const std::deque<Attempt>& attempts) noexcept {
-        const bool all =
-            std::ranges::all_of(attempts, [](const Attempt& attempt) { return !!attempt.hold(); });
+        const bool all = std::ranges::all_of(
+            attempts, [](const Attempt& attempt) { return attempt.has_hold(); });
         return all ? TriedAll::Outcome::obtained : TriedAll::Outcome::apart;
     }
 
-    // Returns: nothing if there was no answer that counts.
-    [[nodiscard]] std::optional<AcquireAllAnswer> ask(Question& question, Deadline deadline) {
+    // Returns: nothing if there was no answer that counts; `failure`: if there was none at all,
+    // why.
+    [[nodiscard]] std::optional<AcquireAllAnswer> ask(Question& question, Deadline deadline,
+                                                      std::string& failure) {
+        keeper_.release_all(keeper_.batches.take());
         Deadline limit = Deadline::after(keeper_.options.response_timeout);
         if (!deadline.expired()) limit = std::min(limit, deadline);
         const std::string text = claimant_.text(question.tenures.front()->identity());
@@ -247,6 +277,10 @@ class Batch {
                 }
                 keeper_.pipeline.disconnect(exchange.connection);
             }
+            failure =
+                keeper_.endpoint.to_string() + ": " +
+                (exchange.error.empty() ? "the server answered with " + exchange.reply.describe()
+                                        : exchange.error);
             if (exchange.outcome != Exchange::Outcome::not_sent) {
                 for (const auto& tenure : question.tenures)
                     tenure->mark_doubtful();

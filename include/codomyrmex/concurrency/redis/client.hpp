@@ -170,7 +170,7 @@ class RedisClient {
     /// While what this gives lives, the locks that this thread gives back go to the server in one
     /// request.
     /// Requires: it does not outlive this client, ends on the thread that asked for it, and does
-    /// not go to another process; the thread has no other at the time.
+    /// not go to another process.
     [[nodiscard]] std::unique_ptr<redis::ReleasesTogether> together() {
         return root_->core().together();
     }

@@ -212,7 +212,8 @@ class Hold {
     /// A hold of `tenure` under the next of its fencing tokens. `contended`: that somebody else
     /// held the lock when it was first asked for.
     /// Requires: the tenure is live, has a token left, and nobody else has its use.
-    Hold(std::shared_ptr<Tenure> tenure, bool contended) noexcept
+    /// Throws: std::bad_alloc.
+    Hold(std::shared_ptr<Tenure> tenure, bool contended)
         : tenure_{std::move(tenure)},
           fence_{tenure_->take_fence()},
           contended_{contended},

@@ -106,33 +106,20 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         unwatch(*tenure);
         const bool plain = tenure->identity().kind == PrimitiveKind::lock && !tenure->doubtful() &&
                            tenure->waiter().empty();
-        if (plain && batches.collect({tenure, hold})) return;
-        // Sent again before any later request, until it is answered or the key is gone by itself.
-        const BootTime now = detail::BootClock::now();
-        const Deadline gone = Deadline::after(tenure->key_gone_by(now) - now);
-        releasing_.fetch_add(1, std::memory_order_relaxed);
-        const Script& script = scripts_of(tenure->identity().kind).release;
-        const RequestNumber number = next_number();
-        pipeline.send(release_command(how_to_call(script), *tenure, name.prefix, number), gone,
-                      true, [this, tenure, number, hold = std::move(hold)](Exchange& answer) {
-                          released({tenure, hold}, release_answer(number, answer, read_release),
-                                   answer.repeated);
-                      });
+        if (!plain || !batches.collect({tenure, hold})) release_now({tenure, std::move(hold)});
     }
 
     /// Gives several locks back, as release() does each, in as few requests as will do.
     void release_all(std::vector<GivenUp> all) noexcept {
         while (!all.empty()) {
             const std::size_t rest = all.size() - std::min(all.size(), most_together);
-            std::vector<GivenUp> some{
-                std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(rest)),
-                std::make_move_iterator(all.end())};
-            all.resize(rest);
+            const auto from = all.begin() + static_cast<std::ptrdiff_t>(rest);
             try {
-                release_together(std::move(some));
+                release_together({from, all.end()});
             } catch (const std::exception&) {
                 // Out of memory: nobody renews them any more, so they run out.
             }
+            all.erase(from, all.end());
         }
     }
 
@@ -353,7 +340,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             // Nobody can tell us any more that a lock is wanted.
             if (unheard) give_up_all();
             const bool sends = !due.work.empty();
-            for (std::vector<Task>& tasks : in_requests(std::move(due.work), most_together))
+            for (std::vector<Task>& tasks : in_requests(std::move(due.work), together_))
                 send(std::move(tasks));
             for (const std::string& key : lines)
                 time_out(key, now);
@@ -502,8 +489,11 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
         if (tasks.front().duty == Duty::renew) {
             // A renewal that comes after the end would only keep others waiting.
             BootTime end = first.deadline();
-            for (const Task& task : tasks)
-                end = std::min(end, task.tenure->deadline());
+            for (const Task& task : tasks) {
+                // But for one that was given back meanwhile.
+                const BootTime its = task.tenure->deadline();
+                if (end <= now || (its > now && its < end)) end = its;
+            }
             bytes = tasks.size() == 1
                         ? renew_command(call, first, clock.at(end), number)
                         : renew_all_command(call, tenures_of(tasks), clock.at(end), number);
@@ -547,6 +537,16 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                 return true;
             }
             if (kind == ServerErrorKind::rediscover) pipeline.disconnect(exchange.connection);
+            const bool passes = kind == ServerErrorKind::retry ||
+                                kind == ServerErrorKind::rediscover ||
+                                kind == ServerErrorKind::unknown_outcome;
+            if (!passes && tasks.size() > 1) {
+                // The server takes them one by one only, as where their keys may lie apart.
+                together_ = 1;
+                for (const Task& task : tasks)
+                    send({task});
+                return true;
+            }
             again_later(tasks, exchange.reply.text);
             return false;
         }
@@ -641,8 +641,35 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
                       endpoint.to_string() + ": " + why + "; will be tried again");
     }
 
+    void release_now(GivenUp what) {
+        // Sent again before any later request, until it is answered or the key is gone by itself.
+        const BootTime now = detail::BootClock::now();
+        const Tenure& tenure = *what.tenure;
+        const Deadline gone = Deadline::after(tenure.key_gone_by(now) - now);
+        const Script& script = scripts_of(tenure.identity().kind).release;
+        const RequestNumber number = next_number();
+        std::string bytes = release_command(how_to_call(script), tenure, name.prefix, number);
+        send_release(
+            std::move(bytes), gone, 1, [this, number, what = std::move(what)](Exchange& exchange) {
+                released(what, release_answer(number, exchange, read_release), exchange.repeated);
+            });
+    }
+
+    // Sends a request that gives so many back.
+    void send_release(std::string bytes, Deadline gone, std::size_t count,
+                      std::function<void(Exchange&)> then) {
+        // Before it is sent, for the answer may be there at once.
+        releasing_.fetch_add(count, std::memory_order_relaxed);
+        try {
+            pipeline.send(std::move(bytes), gone, true, std::move(then));
+        } catch (...) {
+            releasing_.fetch_sub(count, std::memory_order_relaxed);
+            throw;
+        }
+    }
+
     void release_together(std::vector<GivenUp> some) {
-        if (some.size() == 1) return release(some.front().tenure, some.front().hold);
+        if (some.size() == 1) return release_now(std::move(some.front()));
         const BootTime now = detail::BootClock::now();
         BootTime gone = now;
         std::vector<std::shared_ptr<Tenure>> tenures;
@@ -650,21 +677,32 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
             tenures.push_back(each.tenure);
             gone = std::max(gone, each.tenure->key_gone_by(now));
         }
-        releasing_.fetch_add(some.size(), std::memory_order_relaxed);
         const RequestNumber number = next_number();
-        pipeline.send(
-            release_all_command(how_to_call(release_all_script), tenures, name.prefix, number),
-            Deadline::after(gone - now), true,
-            [this, number, some = std::move(some)](Exchange& exchange) {
-                if (exchange.reply.is_error()) forget(release_all_script);
-                const auto answers = release_answer(number, exchange, [&](const Reply& reply) {
-                    return read_release_all(reply, some.size());
-                });
-                for (std::size_t i = 0; i < some.size(); ++i) {
-                    released(some[i], answers.empty() ? std::nullopt : std::optional{answers[i]},
-                             exchange.repeated);
-                }
+        std::string bytes =
+            release_all_command(how_to_call(release_all_script), tenures, name.prefix, number);
+        const std::size_t count = some.size();
+        send_release(std::move(bytes), Deadline::after(gone - now), count,
+                     [this, number, some = std::move(some)](Exchange& exchange) {
+                         all_released(some, number, exchange);
+                     });
+    }
+
+    // An answer to release_together(), on whatever thread.
+    void all_released(const std::vector<GivenUp>& some, RequestNumber number,
+                      Exchange& exchange) noexcept {
+        if (exchange.reply.is_error()) forget(release_all_script);
+        std::vector<ReleaseAnswer> answers;
+        try {
+            answers = release_answer(number, exchange, [&](const Reply& reply) {
+                return read_release_all(reply, some.size());
             });
+        } catch (const std::exception&) {
+            // Out of memory: they are given back once more, one by one.
+        }
+        for (std::size_t i = 0; i < some.size(); ++i) {
+            released(some[i], answers.empty() ? std::nullopt : std::optional{answers[i]},
+                     exchange.repeated);
+        }
     }
 
     // What `read` makes of the answer to a release, on whatever thread; or of none, what it makes
@@ -821,6 +859,7 @@ class KeeperState : public std::enable_shared_from_this<KeeperState> {
     BootTime quiet_until_{};
 
     // Of the thread alone.
+    std::size_t together_ = most_together;  // how many are renewed in one request
     Subscriber subscriber_;
     Backoff subscribe_pause_;
 };

@@ -88,7 +88,9 @@ class LocalTurns {
                     timer = !std::exchange(line->timed, true);
                     break;
                 case LocalQueue::GivenBack::release:
-                    // Before the next one asks, so that it is executed before.
+                    // Before the next one asks, so that it is executed before, unless this thread
+                    // collects what it gives back; then the next one may stand in the server's
+                    // line for a moment.
                     keeper_.release(tenure, hold);
                     line->queue.next_asks();
                     break;

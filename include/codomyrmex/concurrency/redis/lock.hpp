@@ -213,6 +213,7 @@ class BasicRedisLock {
     /// Requires: they are of copies of one client, and their names differ.
     /// Returns: a lease for each; or none at all, with the place of one that another holds in
     /// `held`, or nothing there if they must be tried one by one to know what is in the way.
+    /// Throws: LockError if there was no answer and `deadline` has passed; std::bad_alloc.
     /// Cost: one round trip for all.
     [[nodiscard]] static std::vector<lease_type> try_lease_all(
         const std::vector<BasicRedisLock*>& locks, Deadline deadline,
@@ -220,19 +221,23 @@ class BasicRedisLock {
         requires requires(Client& client) { client.together(); }
     {
         held.reset();
-        if (locks.empty()) return {};
+        std::vector<lease_type> leases;
+        if (locks.empty()) return leases;
+        leases.reserve(locks.size());
         std::vector<std::shared_ptr<const redis::LockIdentity>> identities;
         for (const BasicRedisLock* lock : locks)
             identities.push_back(lock->identity_);
         Client& client = locks.front()->client_;
         redis::TriedAll tried = client.try_acquire_all(identities, deadline);
-        std::vector<lease_type> leases;
-        for (auto& hold : tried.holds) {
-            if (hold) leases.emplace_back(client, std::move(hold));
+        if (!tried.failure.empty() && deadline.expired()) {
+            throw LockError(LockErrc::backend_unavailable, tried.failure + "; " +
+                                                               std::to_string(locks.size()) +
+                                                               " locks were to be taken together");
         }
-        if (tried.outcome == redis::TriedAll::Outcome::obtained) return leases;
         if (tried.outcome == redis::TriedAll::Outcome::held) held = tried.which;
-        return {};
+        for (auto& hold : tried.holds)
+            leases.emplace_back(client, std::move(hold));
+        return leases;
     }
 
     // Of the hold inside, as the members of BasicLease; as without a lease where there is none.

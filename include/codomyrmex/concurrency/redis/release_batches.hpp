@@ -28,41 +28,59 @@ struct GivenUp {
 /// Threads: safe.
 class ReleaseBatches {
   public:
-    /// Opens a batch of the calling thread. Throws: std::bad_alloc.
-    /// Requires: it has none open.
+    /// Opens the batch of the calling thread, or has it closed once more. Throws: std::bad_alloc.
     void open() {
         const std::lock_guard guard{mutex_};
-        batches_[std::this_thread::get_id()];
-        open_.fetch_add(1, std::memory_order_relaxed);
+        if (++batches_[std::this_thread::get_id()].opened == 1) {
+            open_.fetch_add(1, std::memory_order_relaxed);
+        }
     }
 
     /// Puts `what` into the batch of the calling thread.
     /// Returns: false if it has none open. Throws: std::bad_alloc.
     [[nodiscard]] bool collect(const GivenUp& what) {
-        // A thread sees what it opened itself.
-        if (open_.load(std::memory_order_relaxed) == 0) return false;
+        if (none()) return false;
         const std::lock_guard guard{mutex_};
         const auto found = batches_.find(std::this_thread::get_id());
         if (found == batches_.end()) return false;
-        found->second.push_back(what);
+        found->second.collected.push_back(what);
         return true;
     }
 
-    /// Closes the batch of the calling thread. Returns: what it collected.
-    [[nodiscard]] std::vector<GivenUp> close() noexcept {
+    /// Returns: what the batch of the calling thread, if it has one, collected since the last call.
+    [[nodiscard]] std::vector<GivenUp> take() noexcept {
+        if (none()) return {};
         const std::lock_guard guard{mutex_};
         const auto found = batches_.find(std::this_thread::get_id());
         if (found == batches_.end()) return {};
-        std::vector<GivenUp> collected = std::move(found->second);
-        batches_.erase(found);
-        open_.fetch_sub(1, std::memory_order_relaxed);
+        return std::exchange(found->second.collected, {});
+    }
+
+    /// Closes the batch of the calling thread. Requires: it has one open. Returns: as take(); what
+    /// was opened twice stays open.
+    [[nodiscard]] std::vector<GivenUp> close() noexcept {
+        const std::lock_guard guard{mutex_};
+        const auto found = batches_.find(std::this_thread::get_id());
+        std::vector<GivenUp> collected = std::exchange(found->second.collected, {});
+        if (--found->second.opened == 0) {
+            batches_.erase(found);
+            open_.fetch_sub(1, std::memory_order_relaxed);
+        }
         return collected;
     }
 
   private:
-    std::atomic<std::size_t> open_{0};
+    struct Batch {
+        int opened = 0;
+        std::vector<GivenUp> collected{};
+    };
+
+    // A thread sees what it opened itself.
+    [[nodiscard]] bool none() const noexcept { return open_.load(std::memory_order_relaxed) == 0; }
+
+    std::atomic<std::size_t> open_{0};  // threads that have one
     std::mutex mutex_;
-    std::map<std::thread::id, std::vector<GivenUp>> batches_;
+    std::map<std::thread::id, Batch> batches_;
 };
 
 }  // namespace codomyrmex::concurrency::redis

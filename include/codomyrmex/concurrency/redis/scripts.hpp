@@ -100,6 +100,7 @@ end
 // the clock is not ahead of it: it increases though the key be lost, as long as the clock goes on,
 // and the other way round. Only from the clock on there is more than one: blocks on top of blocks
 // would run ahead of the clock, which then could not stand in for the key.
+// What is written over and turns out to be foreign is put back, if without its expiry.
 inline constexpr char lua_draw[] = R"lua(local function draw(key, block)
     local last = redis.call('SET', key, now, 'PX', '86400000', 'GET')
     if last and not (#last == 19 and string.find(last, '^%d+$')) then
@@ -223,7 +224,7 @@ if holder and not late and not is_token(holder, token) then
     local rank = stand(queue, waiter, there == 1)
     local keeps = string.match(holder, '^(%x+)%-%x+r ')
     if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
-    return say(0, now, rank, left, number)
+    return say(0, now, rank, left > 1e11 and 1e11 or left, number)
 end
 )lua",
          lua_draw, lua_first_alive, lua_pass_on, R"lua(if holder and is_token(holder, token) then
@@ -250,7 +251,7 @@ return say(1, now, fence, drawn, number)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "4eb6787d89dfa59c931517cddf92ed77e9f9a419",
+                                       "64683e98525424c550f3e248c06ebc1dc930a12f",
                                        {acquire_body.data(), acquire_body.size()}};
 
 // Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's
@@ -365,17 +366,19 @@ for _, last in ipairs(redis.call('MGET', unpack(fences))) do
     end
 end
 local holder = ' ' .. text .. ' ' .. time[1]
--- With GET, for nothing costs less to answer than OK.
+-- First what may be of another type. With GET, for nothing costs less to answer than OK.
 for i = 1, count do
     redis.call('SET', fences[i], now, 'PX', '86400000', 'GET')
     if block ~= '1' then redis.call('INCRBY', fences[i], block - 1) end
+end
+for i = 1, count do
     redis.call('SET', KEYS[3 * i - 2], ARGV[i + 5] .. holder, 'PX', ttl, 'GET')
 end
 return say(1, now, number)
 )lua");
 inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "acquire all",
-                                           "cbd34bdd6c9e832e99f050a4cd13d8a9bc748723",
+                                           "4c0d389f169b1a201750c8ac034967d48fa3f437",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
 /// The release script for several locks whose tokens never stood in a queue.
