@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -72,11 +73,16 @@ class Stage {
         return "codomyrmex:lock:{name " + std::to_string(name_) + "}:queue";
     }
 
-    /// Renewals are answered that the server is busy.
+    /// Renewals are answered that the server is busy, the first of a connection too, which brings
+    /// the script's body along.
     void refuse_renewals() {
-        proxy_.add(test_support::Fault::reply("-BUSY as the scenario wants it\r\n")
-                       .on(std::string{codomyrmex::concurrency::redis::renew_script.sha1})
-                       .always());
+        for (const std::string_view text :
+             {codomyrmex::concurrency::redis::renew_script.sha1,
+              std::string_view{"return say(redis.call('EXISTS', KEYS[3]) + 1, now"}}) {
+            proxy_.add(test_support::Fault::reply("-BUSY as the scenario wants it\r\n")
+                           .on(std::string{text})
+                           .always());
+        }
     }
 
     /// Both give back what they have.
