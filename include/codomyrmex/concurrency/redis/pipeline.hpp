@@ -1,41 +1,34 @@
 // SPDX-License-Identifier: MIT
 //
-// One connection that many threads share, with no thread in between. A caller adds its request; if
-// nobody drives the socket, it becomes the driver: it writes all that was added, reads, hands each
-// reply to its owner, and when its own has come passes the driving on to one that still waits.
-// Requests that come meanwhile do not wait for that: the first of those that come together lets the
-// others add theirs and writes them all. One thread alone pays what a connection of its own would
-// cost; many share their system calls. Replies that nobody waits for are read by whoever drives
-// next, or by the keeper, which is asked to have a look.
+// One connection (link.hpp) that many threads share, with no thread in between. A caller adds its
+// request; if nobody drives the link, it becomes the driver: it writes all that was added, reads,
+// hands each reply to its owner, and when its own has come passes the driving on to one that still
+// waits. Requests that come meanwhile do not wait for that: the first of those that come together
+// lets the others add theirs (gathering.hpp) and writes them all. One thread alone pays what a
+// connection of its own would cost; many share their system calls. Replies that nobody waits for
+// are read by whoever drives next, or by the keeper, which is asked to have a look.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_PIPELINE_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_PIPELINE_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
-#include <codomyrmex/concurrency/detail/system.hpp>
-#include <codomyrmex/concurrency/redis/connection.hpp>
+#include <codomyrmex/concurrency/detail/socket_wait.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
+#include <codomyrmex/concurrency/redis/gathering.hpp>
+#include <codomyrmex/concurrency/redis/link.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
-#include <codomyrmex/concurrency/redis/reply.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
-#include <codomyrmex/concurrency/redis/retry.hpp>
-#include <codomyrmex/concurrency/redis/yield_policy.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <unistd.h>
 #include <utility>
-#include <vector>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -45,17 +38,14 @@ class Pipeline {
     /// How long nothing must have come for a request to be worth a look before it whether the
     /// server is still there, and has said nothing that nobody asked for. One that closed the
     /// connection since makes the request `unknown` where it otherwise would not be sent.
-    static constexpr std::chrono::milliseconds look_before{1};
+    static constexpr std::chrono::milliseconds look_before = Link::look_before;
 
     /// `attend`: called, with no lock held, when replies are owed and no thread drives: within the
     /// time given, pump() should be called. It must not call the pipeline.
     /// Requires: the first two outlive the pipeline. Does not connect yet.
     Pipeline(const Endpoint& endpoint, const ClientOptions& options,
              std::function<void(std::chrono::nanoseconds)> attend)
-        : endpoint_{endpoint},
-          options_{options},
-          attend_{std::move(attend)},
-          queue_{options.max_pending} {}
+        : options_{options}, attend_{std::move(attend)}, link_{endpoint, options} {}
     Pipeline(const Pipeline&) = delete;
     Pipeline& operator=(const Pipeline&) = delete;
     ~Pipeline() = default;
@@ -68,15 +58,15 @@ class Pipeline {
         const auto mine = std::make_shared<Request>();
         mine->bytes = std::move(bytes);
         mine->deadline = deadline;
-        const Present present{callers_};
+        const Gathering::Present present{gathering_};
         Lock lock{mutex_};
         if (!add(mine)) return overflow();
         if (!std::exchange(driving_, true)) {
             drive(lock, mine);
         } else {
             // Not at the end of the round trip that is under way.
-            gather(lock, deadline);
-            if (!gathers_) write_now();
+            gathering_.gather(lock, deadline);
+            if (!gathering_.under_way()) write_now();
             lock.unlock();
             wait(mine);
         }
@@ -104,7 +94,7 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        if (!gathers_) write_now();
+        if (!gathering_.under_way()) write_now();
         call_for_attention(lock);
     }
 
@@ -120,7 +110,7 @@ class Pipeline {
         Cork& operator=(const Cork&) = delete;
         ~Cork() {
             Lock lock{pipeline_.mutex_};
-            if (--pipeline_.corks_ != 0 || pipeline_.queue_.unsent() == 0) return;
+            if (--pipeline_.corks_ != 0 || pipeline_.link_.queue.unsent() == 0) return;
             pipeline_.write_now();
             pipeline_.call_for_attention(lock);
         }
@@ -139,18 +129,20 @@ class Pipeline {
         Ended ended;
         const bool free = !std::exchange(driving_, true);
         try {
-            if (free) step(lock, at_once(), deadline, tick, ended);
+            if (free)
+                step(lock, Deadline::after(std::chrono::nanoseconds::zero()), deadline, tick,
+                     ended);
             if (!free) write_now();
         } catch (...) {
             // Out of memory. Others go on with a connection whose state they can rely on.
             if (!lock.owns_lock()) lock.lock();
-            broken_ = true;
+            link_.give_connection_up();
             attended_ = false;
             hand_on(lock, ended);
             throw;
         }
         std::optional<std::chrono::nanoseconds> again;
-        if (queue_.size() != 0) again = attention();
+        if (link_.queue.size() != 0) again = attention();
         attended_ = again.has_value();
         if (free) hand_on(lock, ended);
         return again;
@@ -160,18 +152,17 @@ class Pipeline {
     /// come, unless another thread does it. Neither waits nor connects.
     void pump_now() {
         Lock lock{mutex_};
-        if (driving_ || !connected_ || queue_.size() == 0) return;
+        if (driving_ || !link_.connected() || link_.queue.size() == 0) return;
         driving_ = true;
         Ended ended;
         try {
-            if (broken_) drop("the connection was given up", ended);
-            if (connected_ && unfit()) drop("the server closed the connection", ended);
-            if (connected_) write(lock, ended);
-            if (connected_ && queue_.unanswered() != 0) read_ready(ended);
+            link_.drop_unfit(ended);
+            if (link_.connected()) link_.write(lock, ended);
+            if (link_.connected() && link_.queue.unanswered() != 0) link_.read_ready(ended);
         } catch (...) {
             // Out of memory. Others go on with a connection whose state they can rely on.
             if (!lock.owns_lock()) lock.lock();
-            broken_ = true;
+            link_.give_connection_up();
             hand_on(lock, ended);
             throw;
         }
@@ -185,11 +176,11 @@ class Pipeline {
         driving_ = true;
         attended_ = true;
         bool connected = true;
-        while (connected && queue_.size() != 0 && !deadline.expired()) {
+        while (connected && link_.queue.size() != 0 && !deadline.expired()) {
             Ended ended;
             detail::NoTick undisturbed;
             step(lock, deadline, deadline, undisturbed, ended);
-            connected = connected_;
+            connected = link_.connected();
             lock.unlock();
             tell(ended);
             lock.lock();
@@ -199,51 +190,33 @@ class Pipeline {
     /// The file to poll for replies; -1 if none are owed, or some thread drives.
     [[nodiscard]] int awaited_file() const {
         const Lock lock{mutex_};
-        return connected_ && !driving_ && queue_.unanswered() != 0 ? connection_.descriptor() : -1;
+        return link_.connected() && !driving_ && link_.queue.unanswered() != 0 ? link_.descriptor()
+                                                                               : -1;
     }
 
     /// Drops the connection number `connection`, as after a reply that says it leads to the wrong
     /// server; does nothing if that is gone already.
     void disconnect(std::uint64_t connection) {
         const Lock lock{mutex_};
-        if (connected_ && connections() == connection) broken_ = true;
+        if (link_.connected() && connections() == connection) link_.give_connection_up();
     }
 
-    [[nodiscard]] std::uint64_t connections() const noexcept { return connections_.load(); }
-    [[nodiscard]] std::uint64_t requests() const noexcept { return requests_.load(); }
-    [[nodiscard]] std::uint64_t writes() const noexcept { return writes_.load(); }
+    /// How many there were so far; the first is also the number of the connection that is open.
+    [[nodiscard]] std::uint64_t connections() const noexcept { return link_.connections(); }
+    [[nodiscard]] std::uint64_t requests() const noexcept { return link_.requests(); }
+    [[nodiscard]] std::uint64_t writes() const noexcept { return link_.writes(); }
 
     /// In the child of a fork: closes the parent's socket there. Nothing else may be called.
     void close_in_child() const noexcept {
-        if (const int file = connection_.descriptor(); file >= 0) ::close(file);
+        if (const int file = link_.descriptor(); file >= 0) ::close(file);
     }
 
   private:
-    using Lock = std::unique_lock<std::mutex>;
-    // Counts a thread as long as it lives.
-    class Present {
-      public:
-        explicit Present(std::atomic<int>& count) noexcept : count_{count} {
-            count_.fetch_add(1, std::memory_order_relaxed);
-        }
-        Present(const Present&) = delete;
-        Present& operator=(const Present&) = delete;
-        ~Present() { count_.fetch_sub(1, std::memory_order_relaxed); }
-
-      private:
-        std::atomic<int>& count_;
-    };
-    // What is done and is to be told without the lock.
-    using Ended = std::vector<RequestPtr>;
+    using Lock = Link::Lock;
+    using Ended = Link::Ended;
 
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};
-    // What a yield may cost beside a thread that computes, and some more.
-    static constexpr std::chrono::milliseconds time_slice{10};
-
-    [[nodiscard]] static Deadline at_once() noexcept {
-        return Deadline::after(std::chrono::nanoseconds::zero());
-    }
 
     [[nodiscard]] Exchange overflow() const {
         Exchange exchange;
@@ -253,15 +226,15 @@ class Pipeline {
     }
 
     [[nodiscard]] bool add(const RequestPtr& request) {
-        if (!queue_.add(request)) return false;
-        added_.store(added_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        if (!link_.queue.add(request)) return false;
+        gathering_.added();
         return true;
     }
 
     // --- Waiting for one's reply or one's turn.
 
     void wait(const RequestPtr& mine) {
-        if (lingering_.worth_it()) linger(*mine);
+        gathering_.linger([&] { return mine->state.load() != Request::waiting; });
         for (;;) {
             const std::uint32_t state = mine->state.load();
             if (state == Request::done) return;
@@ -277,22 +250,8 @@ class Pipeline {
         }
     }
 
-    // Before it sleeps: the reply may be on its way. In vain if something else was computed in the
-    // meantime than what other threads asked for.
-    void linger(const Request& mine) {
-        const auto begin = Deadline::clock::now();
-        const std::uint64_t before = added_.load(std::memory_order_relaxed);
-        bool done = false;
-        for (int i = 0; i < 3 && !done; ++i) {
-            std::this_thread::yield();
-            done = mine.state.load() != Request::waiting;
-        }
-        const std::uint64_t others = added_.load(std::memory_order_relaxed) - before;
-        lingering_.learn(done ? others + 1 : 0, Deadline::clock::now() - begin);
-    }
-
     void give_up(const RequestPtr& mine) {
-        queue_.give_up(mine);
+        link_.queue.give_up(mine);
         mine->finished = true;
         mine->exchange.error = mine->exchange.outcome == Exchange::Outcome::not_sent
                                    ? "it could not be sent before the deadline"
@@ -322,7 +281,7 @@ class Pipeline {
             // Out of memory. Others go on with a connection whose state they can rely on.
             if (!lock.owns_lock()) lock.lock();
             if (!mine->finished) give_up(mine);
-            broken_ = true;
+            link_.give_connection_up();
             hand_on(lock, ended);
             throw;
         }
@@ -331,13 +290,13 @@ class Pipeline {
 
     // The next one that waits drives, or nobody.
     void hand_on(Lock& lock, const Ended& ended) {
-        const RequestPtr next = queue_.first_waiting();
+        const RequestPtr next = link_.queue.first_waiting();
         driving_ = next != nullptr;
         // Under the lock, so that it cannot give up in between.
         const bool wake = next && next->state.set_quietly(Request::drive);
         // What came while this thread read, and nobody waits for.
-        if (!next && queue_.unsent() != 0) write_now();
-        const bool call = !driving_ && queue_.size() != 0 && !std::exchange(attended_, true);
+        if (!next && link_.queue.unsent() != 0) write_now();
+        const bool call = !driving_ && link_.queue.size() != 0 && !std::exchange(attended_, true);
         const std::chrono::nanoseconds within = attention();
         lock.unlock();
         // First those who are served: what they ask next shares the write of the next driver.
@@ -364,229 +323,41 @@ class Pipeline {
     }
 
     [[nodiscard]] std::chrono::nanoseconds attention() const noexcept {
-        if (connected_ && !broken_) return look_after;
-        return std::clamp<std::chrono::nanoseconds>(reconnect_at_.remaining(),
-                                                    std::chrono::nanoseconds::zero(), look_after);
-    }
-
-    void settle(RequestPtr request, Ended& ended) {
-        request->finished = true;
-        if (!request->abandoned) ended.push_back(std::move(request));
-    }
-    void settle(std::vector<RequestPtr> requests, Ended& ended) {
-        for (RequestPtr& request : requests)
-            settle(std::move(request), ended);
+        if (link_.connected() && !link_.broken()) return look_after;
+        return std::min<std::chrono::nanoseconds>(link_.pause(), look_after);
     }
 
     // One turn: connects if there is no connection and something to send, writes, waits at most
     // until `until` for replies, reads them. Collects in `ended` what is finished.
     template <class Tick>
     void step(Lock& lock, Deadline until, Deadline connect_by, Tick& tick, Ended& ended) {
-        if (broken_) drop("the connection was given up", ended);
-        if (connected_ && unfit()) drop("the server closed the connection", ended);
-        if (!connected_) {
-            if (queue_.unsent() == 0 || !connect(lock, connect_by, tick, ended)) return;
+        link_.drop_unfit(ended);
+        if (!link_.connected()) {
+            if (link_.queue.unsent() == 0 || !link_.connect(lock, connect_by, tick, ended)) return;
         }
-        if (queue_.unsent() != 0) {
-            gather(lock, until);
-            if (broken_) return;
+        if (link_.queue.unsent() != 0) {
+            gathering_.gather(lock, until);
+            if (link_.broken()) return;
         }
-        write(lock, ended);
+        link_.write(lock, ended);
         // What came while it wrote.
-        if (connected_ && queue_.unsent() != 0) write(lock, ended);
-        if (connected_ && queue_.unanswered() != 0) read(lock, until, tick, ended);
-    }
-
-    template <class Tick>
-    [[nodiscard]] bool connect(Lock& lock, Deadline deadline, Tick& tick, Ended& ended) {
-        if (!reconnect_at_.expired()) {
-            settle(queue_.not_connected(last_error_), ended);
-            return false;
-        }
-        lock.unlock();
-        const Deadline limit = std::min(deadline, Deadline::after(options_.connect_timeout));
-        const Io opened = connection_.open(endpoint_, options_, limit, tick);
-        lock.lock();
-        if (opened == Io::done) {
-            connected_ = true;
-            connections_.fetch_add(1);
-            backoff_ = Backoff{};
-            return true;
-        }
-        if (opened == Io::stopped) return false;
-        last_error_ = connection_.error();
-        if (opened != Io::timeout || !deadline.expired()) {
-            reconnect_at_ = Deadline::after(backoff_.next());
-        }
-        std::vector<RequestPtr> failed = queue_.not_connected(last_error_);
-        if (opened == Io::refused) {
-            // The server's word; the caller knows what it means.
-            for (const RequestPtr& request : failed) {
-                request->exchange.outcome = Exchange::Outcome::answered;
-                request->exchange.reply.type = Reply::Type::error;
-                request->exchange.reply.text = last_error_;
-            }
-        }
-        settle(std::move(failed), ended);
-        return false;
-    }
-
-    void drop(const std::string& why, Ended& ended) {
-        connection_.close(queue_.unanswered() != 0);
-        connected_ = false;
-        broken_ = false;
-        output_.clear();
-        settle(queue_.disconnect(why), ended);
-    }
-
-    // Closed meanwhile, or with something in it that nobody asked for. Cost: a system call, but
-    // none while replies are owed or shortly after one came: a server seldom closes then, and what
-    // nobody asked for is told from a reply by the number that the reply repeats.
-    [[nodiscard]] bool unfit() const {
-        return queue_.unanswered() == 0 && Deadline::clock::now() - heard_ > look_before &&
-               !connection_.is_ready();
-    }
-
-    // Lets others add what they are about to send, where that was seen to pay. The first of those
-    // who come together does so, and then writes for all.
-    void gather(Lock& lock, Deadline deadline) {
-        const bool others = callers_.load(std::memory_order_relaxed) > 1;
-        if (!others || gathers_ || deadline.expired_within(time_slice) || !gathering_.worth_it()) {
-            return;
-        }
-        gathers_ = true;
-        const std::uint64_t before = added_.load(std::memory_order_relaxed);
-        lock.unlock();
-        const auto begin = Deadline::clock::now();
-        std::this_thread::yield();
-        const auto took = Deadline::clock::now() - begin;
-        lock.lock();
-        gathers_ = false;
-        gathering_.learn(added_.load(std::memory_order_relaxed) - before, took);
-    }
-
-    // Moves what is unsent into the output.
-    void fill_output() {
-        if (queue_.unsent() == 0) return;
-        requests_.fetch_add(queue_.unsent(), std::memory_order_relaxed);
-        queue_.take(output_, detail::BootClock::now(), Deadline::clock::now(), connections());
-    }
-
-    void write(Lock& lock, Ended& ended) {
-        fill_output();
-        if (output_.empty()) return;
-        std::string why;
-        writes_.fetch_add(1, std::memory_order_relaxed);
-        sending_ = true;
-        lock.unlock();
-        const std::optional<std::size_t> sent = connection_.send_some(output_, why);
-        lock.lock();
-        sending_ = false;
-        if (sent) {
-            output_.erase(0, *sent);
-            return;
-        }
-        // Some may have been answered before it broke.
-        read_ready(ended);
-        if (connected_) drop(why, ended);
-    }
-
-    // The same for who does not drive: without waiting, and what goes wrong is left to the driver.
-    void write_now() noexcept {
-        if (queue_.unsent() == 0) return;
-        try {
-            try_write();
-        } catch (const std::exception&) {
-            broken_ = true;
+        if (link_.connected() && link_.queue.unsent() != 0) link_.write(lock, ended);
+        if (link_.connected() && link_.queue.unanswered() != 0) {
+            link_.read(lock, until, tick, ended);
         }
     }
 
-    void try_write() {
-        if (!connected_ || broken_ || sending_ || !output_.empty()) return;
-        if (!driving_ && unfit()) {
-            broken_ = true;
-            return;
-        }
-        fill_output();
-        std::string why;
-        writes_.fetch_add(1, std::memory_order_relaxed);
-        const std::optional<std::size_t> sent = connection_.send_some(output_, why);
-        if (sent) {
-            output_.erase(0, *sent);
-        } else {
-            broken_ = true;
-        }
-    }
+    void write_now() noexcept { link_.write_now(driving_); }
 
-    template <class Tick>
-    void read(Lock& lock, Deadline until, Tick& tick, Ended& ended) {
-        const bool sending = !output_.empty();
-        const Deadline overdue = Deadline::at(queue_.oldest() + options_.response_timeout);
-        lock.unlock();
-        const Deadline limit = std::min(until, overdue);
-        std::vector<Reply> replies;
-        const auto take = [&](Reply&& reply) { replies.push_back(std::move(reply)); };
-        Io got = Io::timeout;
-        if (!sending) {
-            got = connection_.receive_soon(take, limit, tick);
-        } else if (connection_.wait(sending, limit, tick) == Io::done) {
-            got = connection_.receive_ready(take);
-        }
-        lock.lock();
-        accept(std::move(replies), got, ended);
-        if (connected_ && queue_.unanswered() != 0 &&
-            Deadline::at(queue_.oldest() + options_.response_timeout).expired()) {
-            drop("no reply in time", ended);
-        }
-    }
-
-    void read_ready(Ended& ended) {
-        std::vector<Reply> replies;
-        const Io got =
-            connection_.receive_ready([&](Reply&& reply) { replies.push_back(std::move(reply)); });
-        accept(std::move(replies), got, ended);
-    }
-
-    void accept(std::vector<Reply> replies, Io got, Ended& ended) {
-        const bool all = replies.size() == queue_.unanswered();
-        if (replies.size() > queue_.unanswered() || (all && connection_.has_surplus())) {
-            // Which of them answers what is anybody's guess.
-            return drop("the server sent more replies than were asked for", ended);
-        }
-        if (!replies.empty()) {
-            heard_ = Deadline::clock::now();
-        }
-        for (Reply& reply : replies)
-            settle(queue_.answer(std::move(reply)), ended);
-        if (got == Io::failed) drop(connection_.error(), ended);
-    }
-
-    const Endpoint& endpoint_;
     const ClientOptions& options_;
-    const std::function<void(std::chrono::nanoseconds)> attend_;
-    std::atomic<std::uint64_t> connections_{0};
-    std::atomic<std::uint64_t> requests_{0};
-    std::atomic<std::uint64_t> writes_{0};
-    std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
-    std::atomic<int> callers_{0};          // threads that wait for replies
-    YieldPolicy gathering_;
-    YieldPolicy lingering_;
+    const std::function<void(std::chrono::nanoseconds)> attend_;  // asks for pump()
+    Gathering gathering_;
 
     mutable std::mutex mutex_;  // guards all below; the driver uses the connection without it
-    RequestQueue queue_;
-    std::string output_;    // taken from the queue and not sent yet
-    bool driving_ = false;  // some thread drives
-    bool gathers_ = false;  // some thread gathers, and then writes
-    bool sending_ = false;  // the driver writes, without the lock
-    bool connected_ = false;
-    bool broken_ = false;    // to be dropped by the next driver
-    bool attended_ = false;  // pump() will be called
-    int corks_ = 0;
-    Connection connection_;
-    Deadline reconnect_at_ = at_once();
-    Backoff backoff_;
-    std::string last_error_;
-    Deadline::clock::time_point heard_{};
+    bool driving_ = false;      // some thread drives
+    bool attended_ = false;     // pump() will be called
+    int corks_ = 0;             // that live
+    Link link_;
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+//
+// How requests of many threads come to share the writes and reads of one connection: before a write
+// the first of those who come together lets the others add theirs, and before it sleeps a thread
+// lets those run who may read its reply. Each is a yield of the processor, where that was seen to
+// pay. Without I/O.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_GATHERING_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_GATHERING_HPP
+
+#include <codomyrmex/concurrency/deadline.hpp>
+#include <codomyrmex/concurrency/redis/yield_policy.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <thread>
+
+namespace codomyrmex::concurrency::redis {
+
+/// "The mutex" below is one that its user has.
+class Gathering {
+  public:
+    /// What a yield may cost beside a thread that computes, and some more.
+    static constexpr std::chrono::milliseconds time_slice{10};
+
+    /// Counts a thread that waits for a reply, as long as this lives. Threads: safe.
+    class Present {
+      public:
+        explicit Present(Gathering& gathering) noexcept : count_{gathering.callers_} {
+            count_.fetch_add(1, std::memory_order_relaxed);
+        }
+        Present(const Present&) = delete;
+        Present& operator=(const Present&) = delete;
+        ~Present() { count_.fetch_sub(1, std::memory_order_relaxed); }
+
+      private:
+        std::atomic<int>& count_;
+    };
+
+    /// A request was added. Requires: the mutex is held.
+    void added() noexcept {
+        added_.store(added_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
+
+    /// Whether some thread gathers; it then writes for all. Requires: the mutex is held.
+    [[nodiscard]] bool under_way() const noexcept { return gathers_; }
+
+    /// Lets others add what they are about to send, where that was seen to pay and `deadline`
+    /// leaves the time. The first of those who come together does so, and then writes for all.
+    /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a yield at most.
+    template <class Lock>
+    void gather(Lock& lock, Deadline deadline) {
+        const bool others = callers_.load(std::memory_order_relaxed) > 1;
+        if (!others || gathers_ || deadline.expired_within(time_slice) || !gathering_.worth_it()) {
+            return;
+        }
+        gathers_ = true;
+        const std::uint64_t before = added_.load(std::memory_order_relaxed);
+        lock.unlock();
+        const auto begin = Deadline::clock::now();
+        std::this_thread::yield();
+        const auto took = Deadline::clock::now() - begin;
+        lock.lock();
+        gathers_ = false;
+        gathering_.learn(added_.load(std::memory_order_relaxed) - before, took);
+    }
+
+    /// Before a thread sleeps: what it waits for may be on its way, `done()` says whether it came.
+    /// In vain if something else was computed in the meantime than what other threads asked for.
+    /// Requires: the mutex is not held by this thread. Threads: safe. Cost: a few yields at most.
+    template <class Done>
+    void linger(Done done) {
+        if (!lingering_.worth_it()) return;
+        const auto begin = Deadline::clock::now();
+        const std::uint64_t before = added_.load(std::memory_order_relaxed);
+        bool came = false;
+        for (int i = 0; i < 3 && !came; ++i) {
+            std::this_thread::yield();
+            came = done();
+        }
+        const std::uint64_t others = added_.load(std::memory_order_relaxed) - before;
+        lingering_.learn(came ? others + 1 : 0, Deadline::clock::now() - begin);
+    }
+
+  private:
+    std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
+    std::atomic<int> callers_{0};          // threads that wait for replies
+    YieldPolicy gathering_;                // whether to yield before a write
+    YieldPolicy lingering_;                // whether to yield before a sleep
+    bool gathers_ = false;                 // some thread does; under the mutex
+};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_GATHERING_HPP
