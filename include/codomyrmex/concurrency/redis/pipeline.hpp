@@ -123,16 +123,19 @@ class Pipeline {
     /// come, gives up a connection that does not answer. Does not wait for replies. `tick`: called
     /// now and then while it connects; returns false to stop.
     /// Returns: within what time to call it again; nothing if there is no need.
+    /// Throws: std::bad_alloc.
     template <class Tick>
     [[nodiscard]] std::optional<std::chrono::nanoseconds> pump(Deadline deadline, Tick&& tick) {
         Lock lock{mutex_};
         Ended ended;
         const bool free = !std::exchange(driving_, true);
         try {
-            if (free)
-                step(lock, Deadline::after(std::chrono::nanoseconds::zero()), deadline, tick,
-                     ended);
-            if (!free) write_now();
+            if (free) {
+                const Deadline at_once = Deadline::after(std::chrono::nanoseconds::zero());
+                step(lock, at_once, deadline, tick, ended);
+            } else {
+                write_now();
+            }
         } catch (...) {
             // Out of memory. Others go on with a connection whose state they can rely on.
             if (!lock.owns_lock()) lock.lock();
@@ -150,6 +153,7 @@ class Pipeline {
 
     /// For who waits for the replies of several pipelines: sends what is unsent and reads what has
     /// come, unless another thread does it. Neither waits nor connects.
+    /// Throws: std::bad_alloc.
     void pump_now() {
         Lock lock{mutex_};
         if (driving_ || !link_.connected() || link_.queue.size() == 0) return;
@@ -170,7 +174,7 @@ class Pipeline {
     }
 
     /// Waits for the replies that are owed, sending and connecting once if it must.
-    /// Requires: no other thread uses the pipeline any more.
+    /// Requires: no other thread uses the pipeline any more. Throws: std::bad_alloc.
     void drain(Deadline deadline) {
         Lock lock{mutex_};
         driving_ = true;

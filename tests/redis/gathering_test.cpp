@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+//
+// Tests of gathering.hpp: who lets others go first, and when not. What a yield is worth is tested
+// with yield_policy.hpp.
+
+#include <codomyrmex/concurrency/redis/gathering.hpp>
+
+#include "support/catch2.hpp"
+
+#include <chrono>
+#include <functional>
+
+namespace {
+
+using codomyrmex::concurrency::Deadline;
+using codomyrmex::concurrency::redis::Gathering;
+using namespace std::chrono_literals;
+
+/// Counts, and does what others do while it is not held.
+struct FakeLock {
+    std::function<void()> meanwhile{};
+    int dropped = 0;
+    bool held = true;
+
+    void unlock() {
+        held = false;
+        ++dropped;
+        if (meanwhile) meanwhile();
+    }
+    void lock() { held = true; }
+};
+
+}  // namespace
+
+TEST_CASE("Who is alone does not drop the lock") {
+    Gathering gathering;
+    FakeLock lock;
+    const Gathering::Present one{gathering};
+    gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 0);
+    {
+        const Gathering::Present other{gathering};
+        gathering.gather(lock, Deadline::never());
+        CHECK(lock.dropped == 1);
+    }
+    // Enough for the yield above to be forgotten, should it have cost much.
+    for (int i = 0; i < 2000; ++i)
+        gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 1);
+}
+
+TEST_CASE("Of several the first gathers for all, and holds the lock again when it is done") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    CHECK_FALSE(gathering.under_way());
+    FakeLock second;
+    bool seen = false;
+    FakeLock first{[&] {
+        seen = gathering.under_way();
+        gathering.gather(second, Deadline::never());
+    }};
+    gathering.gather(first, Deadline::never());
+    CHECK(first.dropped == 1);
+    CHECK(first.held);
+    CHECK(seen);
+    CHECK(second.dropped == 0);
+    CHECK_FALSE(gathering.under_way());
+}
+
+TEST_CASE("Who has less than a time slice left does not let others go first") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    FakeLock lock;
+    gathering.gather(lock, Deadline::after(0ms));
+    gathering.gather(lock, Deadline::after(Gathering::time_slice));
+    CHECK(lock.dropped == 0);
+    gathering.gather(lock, Deadline::after(1h));
+    CHECK(lock.dropped == 1);
+}
+
+TEST_CASE("It is done again as long as others add requests meanwhile") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    // So many that they are worth seconds: a slow machine must not look like a vain yield.
+    FakeLock lock{[&] {
+        for (int i = 0; i < 200'000; ++i)
+            gathering.added();
+    }};
+    for (int i = 0; i < 5; ++i)
+        gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 5);
+}
+
+TEST_CASE("It is not done again at once when nobody added any") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    FakeLock lock;
+    gathering.gather(lock, Deadline::never());
+    gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 1);
+}
+
+TEST_CASE("Who lingers looks after each yield, and stops when its reply has come") {
+    const int when = GENERATE(1, 2, 3);
+    CAPTURE(when);
+    Gathering gathering;
+    int looks = 0;
+    gathering.linger([&] { return ++looks == when; });
+    CHECK(looks == when);
+}
+
+TEST_CASE("Who lingered in vain does not do it again at once") {
+    Gathering gathering;
+    int looks = 0;
+    const auto never = [&] {
+        ++looks;
+        return false;
+    };
+    gathering.linger(never);
+    CHECK(looks == 3);
+    gathering.linger(never);
+    CHECK(looks == 3);
+}
