@@ -45,7 +45,7 @@ struct Bench {
     }
 
     /// Whether the thread, should it sleep, was woken; no longer afterwards.
-    [[nodiscard]] bool woken() {
+    [[nodiscard]] bool woken() const {
         pollfd file{agenda.wake_file().descriptor(), POLLIN, 0};
         const bool yes = ::poll(&file, 1, 0) == 1;
         agenda.wake_file().drain();

@@ -87,7 +87,7 @@ class GrantListener {
     }
 
     /// A grant that was delivered since the last call.
-    [[nodiscard]] std::optional<DeliveredGrant> take_grant(GrantWaiter& waiter) {
+    [[nodiscard]] std::optional<DeliveredGrant> take_grant(GrantWaiter& waiter) const {
         const Agenda::Guard guard = base_.agenda.lock();
         waiter.state.set(GrantWaiter::waiting);
         return std::exchange(waiter.grant, std::nullopt);

@@ -91,7 +91,7 @@ class KeeperState : public KeeperBase, public std::enable_shared_from_this<Keepe
         listener_.wait_for_grant(token, waiter);
     }
     void settle(const std::string& token) { listener_.settle(token); }
-    [[nodiscard]] std::optional<DeliveredGrant> take_grant(GrantWaiter& waiter) {
+    [[nodiscard]] std::optional<DeliveredGrant> take_grant(GrantWaiter& waiter) const {
         return listener_.take_grant(waiter);
     }
 
