@@ -46,8 +46,8 @@ elseif(MUTANT STREQUAL "fence_stands")
     # From thread to thread.
     mutate(${redis}/hold.hpp "return next_fence_++" "return next_fence_")
 elseif(MUTANT STREQUAL "renewed_after_release")
-    mutate(${redis}/keeper.hpp
-           "        schedule_.remove(tenure);\n        if (!tenure.waiter().empty())"
+    mutate(${redis}/agenda.hpp
+           "        schedule.remove(tenure);\n        if (!tenure.waiter().empty())"
            "        if (!tenure.waiter().empty())")
 elseif(MUTANT STREQUAL "late_reply_accepted")
     # The reply to a request that was given up goes to the next one.
