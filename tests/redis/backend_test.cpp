@@ -15,7 +15,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -276,21 +275,6 @@ TEST_CASE("Of several locks, one that is retained here needs no word from the se
     }
     CHECK(client.stats().leases_retained == 2);
     CHECK((void(manager.lock_all({"a", "b"})), client.stats().requests - before.requests == 1));
-}
-
-TEST_CASE("Locks that outlive their manager and client are given back together all the same") {
-    if (!RedisServer::available()) SKIP("no redis-server");
-    RedisServer server;
-    auto manager =
-        std::make_unique<LockManager<RedisBackend>>(RedisBackend{RedisClient{server.url()}});
-    auto all = manager->lock_all({"a", "b", "c"});
-    REQUIRE(all.size() == 3);
-    manager.reset();
-    all.unlock();
-    CHECK(server
-              .command(
-                  {"EXISTS", "codomyrmex:lock:{a}", "codomyrmex:lock:{b}", "codomyrmex:lock:{c}"})
-              .number == 0);
 }
 
 TEST_CASE("Several locks, of which one is held elsewhere, are had when that comes free") {
