@@ -75,7 +75,7 @@ elseif(MUTANT STREQUAL "renewal_revives")
     mutate(${redis}/scripts.hpp
            "if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return say(0, now, ARGV[4]) end"
            "redis.call('SET', KEYS[1], ARGV[1] .. ' again', 'PX', ARGV[2])")
-    mutate(${redis}/scripts.hpp
+    mutate(${redis}/batch_scripts.hpp
            "    if type(holder) == 'string' and is_token(holder, ARGV[i + 3]) then"
            "    redis.call('SET', lock, ARGV[i + 3] .. ' again', 'PX', ttl)\n    if true then")
 elseif(MUTANT STREQUAL "no_expiry")

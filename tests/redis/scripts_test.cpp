@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Tests of scripts.hpp: what each script does in a real server, asked by a client that is not ours.
+// Tests of scripts.hpp and batch_scripts.hpp: what each script does in a real server, asked by a
+// client that is not ours.
 
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>

@@ -9,6 +9,7 @@
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/claimant.hpp>
 #include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
@@ -19,7 +20,6 @@
 #include <codomyrmex/concurrency/redis/local_queues.hpp>
 #include <codomyrmex/concurrency/redis/local_turns.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
-#include <codomyrmex/concurrency/redis/scripts.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>

@@ -6,6 +6,7 @@
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_COMMANDS_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_COMMANDS_HPP
 
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>

@@ -11,6 +11,7 @@
 #include <codomyrmex/concurrency/detail/system.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/agenda.hpp>
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>

@@ -164,34 +164,34 @@ class KeeperState : public KeeperBase, public std::enable_shared_from_this<Keepe
 
     // Does what is due. Returns: false if nothing was.
     bool work(Agenda::Guard& guard, BootTime now) {
-        Agenda::Work todo = agenda.take(now);
+        Agenda::Work taken = agenda.take(now);
         const bool subscribe = listener_.subscribe_at().expired();
         const bool unheard = listener_.take_unheard();
-        if (todo.empty() && !subscribe && !unheard) return false;
+        if (taken.empty() && !subscribe && !unheard) return false;
         guard.unlock();
         try {
             bool again = false;
             Duties::Reloaded reloaded{};
-            for (TasksAnswer& answer : todo.answers)
+            for (TasksAnswer& answer : taken.answers)
                 again = duties_.settle(answer, reloaded) || again;
-            for (const LostLease& loss : todo.losses)
+            for (const LostLease& loss : taken.losses)
                 events->lost(loss);
-            for (const Task& task : todo.due.lost)
+            for (const Task& task : taken.due.lost)
                 lose(task.tenure, ran_out);
             // Nobody can tell us any more that a lock is wanted.
             if (unheard) releases_.give_up_all();
-            const bool sends = !todo.due.work.empty();
-            duties_.send_all(std::move(todo.due.work));
-            for (const std::string& key : todo.lines)
+            const bool sends = !taken.due.work.empty();
+            duties_.send_all(std::move(taken.due.work));
+            for (const std::string& key : taken.lines)
                 releases_.time_out(key, now);
-            if (todo.pump || again || sends) attend_pipeline();
+            if (taken.pump || again || sends) attend_pipeline();
             if (subscribe) listener_.subscribe();
         } catch (const std::exception& error) {
             // Out of memory, most likely. Nothing is forgotten: all of it becomes due again.
             events->error(LockErrc::backend_unavailable, error.what());
         }
         // Destroying this may destroy the last handle, so not under the mutex.
-        todo = {};
+        taken = {};
         guard.lock();
         return true;
     }

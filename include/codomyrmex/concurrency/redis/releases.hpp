@@ -9,6 +9,7 @@
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/commands.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>

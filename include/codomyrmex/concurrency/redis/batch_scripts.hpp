@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+//
+// The Lua scripts for several locks of one client at once: taken all or none, extended, given back.
+// Each does for many in one call what its namesake in scripts.hpp does for one; see there for what
+// all scripts have in common. All keys of a call must lie on one server.
+
+#ifndef CODOMYRMEX_CONCURRENCY_REDIS_BATCH_SCRIPTS_HPP
+#define CODOMYRMEX_CONCURRENCY_REDIS_BATCH_SCRIPTS_HPP
+
+#include <codomyrmex/concurrency/redis/scripts.hpp>
+
+namespace codomyrmex::concurrency::redis {
+
+/// The renew script for several locks.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: time to live in ms; the server time after
+/// which nothing is to be done for any, or empty; the request's number; then the token of each.
+/// Answers the server time and a word for each, as the renew script has it.
+inline constexpr auto renew_all_body =
+    join(lua_time, lua_words, R"lua(local ttl, not_after, number = ARGV[1], ARGV[2], ARGV[3]
+local count = #KEYS / 3
+local queues, answers = {}, {now}
+for i = 1, count do
+    queues[i] = KEYS[3 * i]
+    redis.call('PEXPIRE', KEYS[3 * i - 1], '86400000')
+end
+local late = not_after ~= '' and now > not_after
+local wanted = redis.call('EXISTS', unpack(queues)) ~= 0
+for i = 1, count do
+    local lock, word = KEYS[3 * i - 2], 0
+    local holder = redis.pcall('GET', lock)
+    if type(holder) == 'string' and is_token(holder, ARGV[i + 3]) then
+        word = 3
+        if not late then
+            redis.call('PEXPIRE', lock, ttl)
+            word = wanted and redis.call('EXISTS', queues[i]) + 1 or 1
+        end
+    end
+    answers[i + 1] = word
+end
+answers[count + 2] = number
+return table.concat(answers, ' ')
+)lua");
+inline constexpr Script renew_all_script{ScriptId::renew_all,
+                                         "renew all",
+                                         "907bc8ded61552d86f3a0b5857271b90eb897e30",
+                                         {renew_all_body.data(), renew_all_body.size()}};
+
+/// Takes several locks, all or none, if each is free, or this token's already, and nobody waits for
+/// any.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: time to live in ms; text for people; the
+/// server time after which nothing is to be done, or empty; how many fencing tokens for each; the
+/// request's number; then the token of each.
+/// Answers 1, server time, which is the first fencing token of each; 0, server time, which one is
+/// held by another, counted from 0; 2, server time, if it came too late; 3, server time, if they
+/// must be taken one by one, for only the acquire script knows what to do with one of them.
+inline constexpr auto acquire_all_body = join(
+    lua_time, lua_words,
+    R"lua(local ttl, text, not_after, block, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not_after ~= '' and now > not_after then return say(2, now, number) end
+local count = #KEYS / 3
+local free, fences = {}, {}
+for i = 1, count do
+    free[2 * i - 1], fences[i], free[2 * i] = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+end
+local there = redis.call('EXISTS', unpack(free))
+for i = 1, there == 0 and 0 or count do
+    local holder = redis.call('GET', KEYS[3 * i - 2])
+    if is_token(holder, ARGV[i + 5]) then
+        there = there - 1
+    elseif holder then
+        redis.call('ZREM', KEYS[3 * i], '')
+        if redis.call('PTTL', KEYS[3 * i - 2]) == -1 then return say(3, now, number) end
+        return say(0, now, i - 1, number)
+    end
+end
+if there ~= 0 then return say(3, now, number) end
+for _, last in ipairs(redis.call('MGET', unpack(fences))) do
+    if last and not (#last == 19 and last < now and not string.find(last, '%D')) then
+        return say(3, now, number)
+    end
+end
+local holder = ' ' .. text .. ' ' .. time[1]
+-- First what may be of another type. With GET, for nothing costs less to answer than OK.
+for i = 1, count do
+    redis.call('SET', fences[i], now, 'PX', '86400000', 'GET')
+    if block ~= '1' then redis.call('INCRBY', fences[i], block - 1) end
+end
+for i = 1, count do
+    redis.call('SET', KEYS[3 * i - 2], ARGV[i + 5] .. holder, 'PX', ttl, 'GET')
+end
+return say(1, now, number)
+)lua");
+inline constexpr Script acquire_all_script{ScriptId::acquire_all,
+                                           "acquire all",
+                                           "4c0d389f169b1a201750c8ac034967d48fa3f437",
+                                           {acquire_all_body.data(), acquire_all_body.size()}};
+
+/// The release script for several locks whose tokens never stood in a queue.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: the prefix of channels; the request's
+/// number; then the token of each.
+/// Answers a word for each, as the release script does.
+inline constexpr auto release_all_body =
+    join(lua_words, R"lua(local count = #KEYS / 3
+local locks, queues = {}, {}
+for i = 1, count do
+    locks[i], queues[i] = KEYS[3 * i - 2], KEYS[3 * i]
+end
+local ours = 0
+for i, holder in ipairs(redis.call('MGET', unpack(locks))) do
+    if is_token(holder, ARGV[i + 2]) then ours = ours + 1 end
+end
+if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
+    redis.call('DEL', unpack(locks))
+    return string.rep('1 ', count) .. ARGV[2]
+end
+)lua",
+         lua_time, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+         R"lua(local answers = {}
+for i = 1, count do
+    local holder = redis.call('GET', locks[i])
+    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[1], ARGV[i + 2], '', holder)
+end
+answers[count + 1] = ARGV[2]
+return table.concat(answers, ' ')
+)lua");
+inline constexpr Script release_all_script{ScriptId::release_all,
+                                           "release all",
+                                           "d2ad09cdcf17aa677553ff669502f070251ab3e2",
+                                           {release_all_body.data(), release_all_body.size()}};
+
+}  // namespace codomyrmex::concurrency::redis
+
+#endif  // CODOMYRMEX_CONCURRENCY_REDIS_BATCH_SCRIPTS_HPP
