@@ -21,17 +21,10 @@
 namespace {
 
 using namespace std::string_view_literals;
-using codomyrmex::concurrency::detail::format_command;
 using codomyrmex::concurrency::detail::ReplyBuilder;
 using codomyrmex::concurrency::detail::ReplyReader;
 using codomyrmex::concurrency::redis::Reply;
 using Type = Reply::Type;
-
-std::string format(const std::vector<std::string_view>& command) {
-    std::string output;
-    format_command(command, output);
-    return output;
-}
 
 /// A reply written out, with its structure.
 std::string show(const Reply& reply) {
@@ -54,43 +47,6 @@ std::string read(std::string_view bytes) {
 }
 
 }  // namespace
-
-TEST_CASE("A command is formatted by lengths, so any bytes may stand in it") {
-    CHECK(format({"PING"}) == "*1\r\n$4\r\nPING\r\n");
-    CHECK(format({"SET", "k\r\n", "a\0b"sv}) ==
-          "*3\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$3\r\na\0b\r\n"sv);
-    CHECK(format({"GET", ""}) == "*2\r\n$3\r\nGET\r\n$0\r\n\r\n");
-    CHECK(format({"GET", std::string_view{}}) == "*2\r\n$3\r\nGET\r\n$0\r\n\r\n");
-    std::string output = "before";
-    format_command(std::vector<std::string_view>{"A"}, output);
-    format_command(std::vector<std::string_view>{"B"}, output);
-    CHECK(output == "before*1\r\n$1\r\nA\r\n*1\r\n$1\r\nB\r\n");
-}
-
-TEST_CASE("A command is formatted as hiredis formats it") {
-    std::mt19937 random{20};
-    for (int i = 0; i < 200; ++i) {
-        std::vector<std::string> words(1 + random() % 40);
-        for (std::string& word : words) {
-            word.resize(random() % (i % 10 == 0 ? 20'000 : 30));
-            for (char& byte : word)
-                byte = static_cast<char>(random());
-        }
-        std::vector<const char*> bytes;
-        std::vector<std::size_t> sizes;
-        for (const std::string& word : words) {
-            bytes.push_back(word.data());
-            sizes.push_back(word.size());
-        }
-        char* expected = nullptr;
-        const auto size = redisFormatCommandArgv(&expected, static_cast<int>(words.size()),
-                                                 bytes.data(), sizes.data());
-        REQUIRE(size > 0);
-        const std::unique_ptr<char, decltype(&redisFreeCommand)> owner{expected, redisFreeCommand};
-        CHECK(format({words.begin(), words.end()}) ==
-              std::string_view(expected, static_cast<std::size_t>(size)));
-    }
-}
 
 TEST_CASE("Every kind of reply is read") {
     CHECK(read("+OK\r\n") == "the status 'OK'");

@@ -42,18 +42,20 @@ elseif(MUTANT STREQUAL "constant_fence")
            "    if true then return '1700000000000000000', block end\n")
     mutate(${redis}/scripts.hpp "return '1 ' .. now .. ' ' .. now .. ' 1 '"
            "return '1 ' .. now .. ' 1700000000000000000 1 '")
+    mutate(${redis}/batch_scripts.hpp "'1 ' .. now .. ' ' .. now .. ' 1 '"
+           "'1 ' .. now .. ' 1700000000000000000 1 '")
 elseif(MUTANT STREQUAL "fence_stands")
     # From thread to thread.
     mutate(${redis}/hold.hpp "return next_fence_++" "return next_fence_")
 elseif(MUTANT STREQUAL "renewed_after_release")
     mutate(${redis}/agenda.hpp
-           "        schedule.remove(tenure);\n        if (!tenure.waiter().empty())"
-           "        if (!tenure.waiter().empty())")
+           "        schedule.remove(tenure);\n        if (tenure.stood())"
+           "        if (tenure.stood())")
 elseif(MUTANT STREQUAL "late_reply_accepted")
     # The reply to a request that was given up goes to the next one.
     mutate(${redis}/request_queue.hpp "        request->abandoned = true"
-           "        std::erase(sent_, request)")
-    mutate(${redis}/commands.hpp "!reply.text.ends_with(text())) return false;"
+           "        std::erase_if(sent_, [&](const Sent& sent) { return sent.first == request; })")
+    mutate(${redis}/command.hpp "!reply.text.ends_with(text())) return false;"
            "reply.text.size() <= size_) return false;")
 elseif(MUTANT STREQUAL "waiter_stays")
     mutate(${redis}/scripts.hpp "redis.call('ZREM', queue, waiter)\n        if holder"
@@ -65,8 +67,8 @@ elseif(MUTANT STREQUAL "old_lease_again")
     # To the token that has it already, with what is left of the time, and the old fence.
     mutate(
         ${redis}/scripts.hpp
-        "    local fence, drawn = draw(fence_key, block)\n    if not fence then return foreign_fence end\n    redis.call('PEXPIRE', lock, ttl)\n"
-        "    local fence, drawn = redis.call('GET', fence_key), 1\n    if not fence then return foreign_fence end\n")
+        "        local fence, drawn = draw(fence_key, block)\n        if not fence then return foreign_fence end\n        redis.call('PEXPIRE', lock, ttl)\n"
+        "        local fence, drawn = redis.call('GET', fence_key), 1\n        if not fence then return foreign_fence end\n")
 elseif(MUTANT STREQUAL "child_is_parent")
     mutate(${detail}/fork_mark.hpp "return mark_->load(std::memory_order_relaxed) == 0;"
            "return false;")
@@ -79,8 +81,9 @@ elseif(MUTANT STREQUAL "renewal_revives")
            "    if type(holder) == 'string' and is_token(holder, ARGV[i + 3]) then"
            "    redis.call('SET', lock, ARGV[i + 3] .. ' again', 'PX', ttl)\n    if true then")
 elseif(MUTANT STREQUAL "no_expiry")
-    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\nreturn say(" "'NX')\nreturn say(")
-    mutate(${redis}/scripts.hpp "'NX', 'PX', ARGV[2])" "'NX')")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ttl)\n" "'NX')\n")
+    mutate(${redis}/scripts.hpp "'NX', 'PX', ARGV[4])" "'NX')")
+    mutate(${redis}/batch_scripts.hpp "text .. began, 'PX', ttl, 'GET')" "text .. began)")
 else()
     message(FATAL_ERROR "no such mutant: ${MUTANT}")
 endif()

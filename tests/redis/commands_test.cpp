@@ -7,6 +7,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -42,6 +43,12 @@ Strings decode(std::string_view bytes) {
     if (!bytes.empty()) return {};
     return words;
 }
+Strings decode(const std::string& bytes) {
+    return decode(std::string_view{bytes});
+}
+Strings decode(const Command& command) {
+    return decode(command.bytes);
+}
 
 Tenure tenure_of(std::string_view name, LeaseOptions options = {.ttl = 30s}) {
     return {std::make_shared<const LockIdentity>(make_identity("p:", name, std::move(options))),
@@ -49,13 +56,6 @@ Tenure tenure_of(std::string_view name, LeaseOptions options = {.ttl = 30s}) {
 }
 
 const RequestNumber number{7};
-
-Reply text(std::string of) {
-    Reply reply;
-    reply.type = Reply::Type::string;
-    reply.text = std::move(of);
-    return reply;
-}
 
 }  // namespace
 
@@ -65,8 +65,9 @@ TEST_CASE("An acquire has its keys, and its arguments in the order that the scri
         decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label", "1700000000000000000",
                                33, "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
         Strings{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000", "host:1:2 label",
-                "1700000000000000000", "33", "p:", "abc-1f 1000 33 host:1:2 label", "2a"});
+                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f",
+                "abc-1f 1000 33 host:1:2 label", "host:1:2 label", "30000", "33",
+                "p:", "1700000000000000000", "2a"});
 }
 
 TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
@@ -74,8 +75,8 @@ TEST_CASE("An acquire that does not wait and knows no time says so by empty word
     const Strings words =
         decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
     REQUIRE(words.size() == 14);
+    CHECK(words[7] == "");
     CHECK(words[8] == "");
-    CHECK(words[9] == "");
     CHECK(words[10] == "1");
     CHECK(words[12] == "");
 }
@@ -123,7 +124,7 @@ TEST_CASE("Several locks are asked for with their keys first, and then a token f
           expected(acquire_all_script,
                    {"30000", "host:1:2", "1700000000000000000", "33", "7", "abc-a", "abc-b"}));
     CHECK(decode(release_all_command(Call::digest, tenures, "p:", number)) ==
-          expected(release_all_script, {"p:", "7", "abc-a", "abc-b"}));
+          expected(release_all_script, {"7", "p:", "abc-a", "abc-b"}));
     CHECK(decode(renew_all_command(Call::digest, tenures, "1700000000000000000", number)) ==
           expected(renew_all_script, {"30000", "1700000000000000000", "7", "abc-a", "abc-b"}));
     const Strings body = decode(release_all_command(Call::body, tenures, "p:", number));
@@ -135,8 +136,7 @@ TEST_CASE("Several locks are asked for with their keys first, and then a token f
 TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
     Tenure tenure = tenure_of("job");
     tenure.stand_as("abc-1f 1000 1 text");
-    const auto check = [](const std::string& digest, const std::string& body,
-                          const Script& script) {
+    const auto check = [](const Command& digest, const Command& body, const Script& script) {
         CAPTURE(std::string{script.name});
         Strings words = decode(digest);
         REQUIRE(words.size() > 2);
@@ -161,11 +161,11 @@ TEST_CASE("Names may have any bytes, the server's own syntax too") {
         every_byte += static_cast<char>(byte);
     const std::string name = GENERATE_COPY(std::string{"a\r\n$1\r\nb"}, every_byte);
     const Tenure tenure = tenure_of(name);
-    for (const std::string& bytes : {acquire_command(Call::body, tenure, "p:", every_byte, "", 1,
-                                                     "t 1 1 " + every_byte, number),
-                                     release_command(Call::body, tenure, "p:", number),
-                                     renew_command(Call::body, tenure, "", number)}) {
-        const Strings words = decode(bytes);
+    for (const Command& command : {acquire_command(Call::body, tenure, "p:", every_byte, "", 1,
+                                                   "t 1 1 " + every_byte, number),
+                                   release_command(Call::body, tenure, "p:", number),
+                                   Command{renew_command(Call::body, tenure, "", number)}}) {
+        const Strings words = decode(command);
         REQUIRE(words.size() > 6);
         CHECK(words[3] == "p:lock:{" + encode_name(name) + "}");
         CHECK(words[4] == words[3] + ":fence");
@@ -185,12 +185,11 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
                   "abc-1f"};
     const Strings keys{"4", "p:sem:{pool}", "p:sem:{pool}:fence", "p:sem:{pool}:queue",
                        "p:sem:{pool}:meta"};
-    const auto check = [&](const std::string& bytes, const Script& script,
-                           const Strings& arguments) {
+    const auto check = [&](const Command& command, const Script& script, const Strings& arguments) {
         Strings expected{"EVALSHA", std::string{script.sha1}};
         expected.insert(expected.end(), keys.begin(), keys.end());
         expected.insert(expected.end(), arguments.begin(), arguments.end());
-        CHECK(decode(bytes) == expected);
+        CHECK(decode(command) == expected);
     };
     check(acquire_command(Call::digest, tenure, "p:", "host:1:2", "9", 1, "waiter", number),
           acquire_permits_script,
@@ -207,29 +206,70 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
           {"abc-1f", "p:", "abc-1f 1000 2 text", "7"});
 }
 
-TEST_CASE("A reply is that of a request if it ends with the request's number") {
-    const RequestNumber mine{0xabc};
-    CHECK(mine.text() == "abc");
-    const RequestNumber copy = mine;
-    CHECK(copy.text() == "abc");
+TEST_CASE("What is asked for and given back at the same time goes in one call of a script each") {
+    const std::string a = "abc-1";
+    const std::string b = "abc-2";
+    const auto tenure = [](const std::string& name, const std::string& token) {
+        return Tenure{std::make_shared<const LockIdentity>(make_identity("p:", name, {.ttl = 30s})),
+                      token};
+    };
+    const Tenure first = tenure("a", a);
+    const Tenure second = tenure("b", b);
+    const auto joint = [](const Command& one, const Command& other) {
+        REQUIRE(one.parts.joint != nullptr);
+        REQUIRE(one.joins(other));
+        std::string output;
+        append_joint(output, Call::digest, {&one, &other});
+        return decode(std::string_view{output});
+    };
+    const Strings keys{"6",          "p:lock:{a}",       "p:lock:{a}:fence", "p:lock:{a}:queue",
+                       "p:lock:{b}", "p:lock:{b}:fence", "p:lock:{b}:queue"};
+    const auto expected = [&](const Script& script, const Strings& rest) {
+        Strings words{"EVALSHA", std::string{script.sha1}};
+        words.insert(words.end(), keys.begin(), keys.end());
+        words.insert(words.end(), rest.begin(), rest.end());
+        return words;
+    };
+    // It is too late for all when it is for the first of them.
+    const Command one = acquire_command(Call::body, first, "p:", "host:1:2", "1700000000000000009",
+                                        1, "abc-1 1000 1 host:1:2", RequestNumber{0x2a});
+    const Command two = acquire_command(Call::digest, second, "p:", "host:1:3",
+                                        "1700000000000000001", 1, "", RequestNumber{0x2b});
+    CHECK(joint(one, two) ==
+          expected(acquire_each_script, {"2a", "1700000000000000001", "30000", "1", "p:", a,
+                                         "abc-1 1000 1 host:1:2", "host:1:2", b, "", "host:1:3"}));
+    CHECK(joint(release_command(Call::digest, first, "p:", RequestNumber{0x2a}),
+                release_command(Call::digest, second, "p:", RequestNumber{0x2b})) ==
+          expected(release_all_script, {"2a", "p:", a, b}));
+}
 
-    Reply reply = text("1 2 abc");
-    REQUIRE(mine.take_from(reply));
-    CHECK(reply.text == "1 2");
-    CHECK_FALSE(mine.take_from(reply));
+TEST_CASE("A request goes by itself whose time is unknown, or that gives up a place in the queue") {
+    Tenure tenure = tenure_of("job");
+    CHECK(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number).parts.joint ==
+          nullptr);
+    tenure.stand_as("abc-1f 1000 1 text");
+    CHECK(release_command(Call::digest, tenure, "p:", number).parts.joint == nullptr);
+    tenure.leave_queue();
+    CHECK(release_command(Call::digest, tenure, "p:", number).parts.joint == &joint_release);
 
-    Reply echo = text("abc");
-    CHECK(mine.take_from(echo));
-    CHECK(echo.text.empty());
-    Reply status = text("1 abc");
-    status.type = Reply::Type::status;
-    Reply error = text("ERR abc");
-    error.type = Reply::Type::error;
-    for (Reply none : {text("1 abd"), text("1 2abc"), text("abc 1"), text("ab"), text(""), status,
-                       error, Reply{}}) {
-        CAPTURE(none.text);
-        const std::string before = none.text;
-        CHECK_FALSE(mine.take_from(none));
-        CHECK(none.text == before);
-    }
+    const Tenure permits{std::make_shared<const LockIdentity>(
+                             make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
+                         "abc-1f"};
+    const std::string time = "1700000000000000000";
+    CHECK(acquire_command(Call::digest, permits, "p:", "", time, 1, "", number).parts.joint ==
+          nullptr);
+    CHECK(release_command(Call::digest, permits, "p:", number).parts.joint == nullptr);
+}
+
+TEST_CASE("Only those go in one call that have the rest in common") {
+    const std::string time = "1700000000000000000";
+    const auto acquire = [&](std::chrono::seconds ttl, std::uint64_t block) {
+        return acquire_command(Call::digest, tenure_of("job", {.ttl = ttl}), "p:", "", time, block,
+                               "", number);
+    };
+    CHECK(acquire(30s, 1).joins(acquire(30s, 1)));
+    CHECK_FALSE(acquire(30s, 1).joins(acquire(31s, 1)));
+    CHECK_FALSE(acquire(30s, 1).joins(acquire(30s, 2)));
+    CHECK_FALSE(
+        acquire(30s, 1).joins(release_command(Call::digest, tenure_of("job"), "p:", number)));
 }

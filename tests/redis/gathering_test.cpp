@@ -125,3 +125,34 @@ TEST_CASE("Who lingered in vain does not do it again at once") {
     gathering.linger(never);
     CHECK(looks == 3);
 }
+
+TEST_CASE("What nobody waits for is left to a thread that is about to leave, if there is one") {
+    Gathering gathering;
+    CHECK_FALSE(gathering.leave_behind());
+    CHECK_FALSE(gathering.left_behind());
+    {
+        const Gathering::Present one{gathering};
+        CHECK(gathering.leave_behind());
+    }
+    CHECK(gathering.left_behind());
+    CHECK_FALSE(gathering.left_behind());  // It has been seen to.
+}
+
+TEST_CASE("Who gathers sends also what was left behind") {
+    Gathering gathering;
+    FakeLock lock;
+    const Gathering::Present one{gathering};
+    CHECK(gathering.leave_behind());
+    gathering.gather(lock, Deadline::never());
+    CHECK_FALSE(gathering.left_behind());
+}
+
+TEST_CASE("Nothing is left behind where others were let go first in vain") {
+    Gathering gathering;
+    FakeLock lock;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    for (int i = 0; i < 3; ++i)
+        gathering.gather(lock, Deadline::never());
+    CHECK_FALSE(gathering.leave_behind());
+}

@@ -446,6 +446,33 @@ TEST_CASE("A request that nobody waits for is sent at once, and answered before 
     CHECK_FALSE(line.pipeline.pump(Deadline::after(20s), detail::NoTick{}));
 }
 
+TEST_CASE("What nobody waits for is sent though threads that share its write go away") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    Line line{server.url()};
+    CHECK(line.text({"PING"}) == "PONG");
+    constexpr int threads = 4;
+    std::atomic<int> replies{0};
+    for (int round = 1; round <= 500; ++round) {
+        support::run_together(threads, [&](int) {
+            for (int i = 0; i < 3; ++i) {
+                (void)line.ask({"PING"});
+                line.pipeline.send(encode({"INCR", "sent"}), Deadline::never(), false,
+                                   [&](Exchange&) { ++replies; });
+            }
+        });
+        // Nobody asks for anything any more, and nobody attends to the pipeline.
+        const std::string expected = std::to_string(round * threads * 3);
+        const bool all = support::eventually([&] {
+            return server.command({"GET", "sent"}).text == expected;
+        });
+        CAPTURE(round, expected, server.command({"GET", "sent"}).text);
+        REQUIRE(all);
+    }
+    line.pipeline.drain(Deadline::after(20s));
+    CHECK(replies == 500 * threads * 3);
+}
+
 TEST_CASE("What is corked goes in one write, and pump() reads what nobody waits for") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;

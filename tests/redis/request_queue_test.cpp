@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+#include <codomyrmex/concurrency/redis/batch_scripts.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 
 #include "support/catch2.hpp"
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,7 +25,7 @@ constexpr Deadline::time_point steady{2h};
 
 RequestPtr request(std::string bytes, bool repeat = false) {
     auto made = std::make_shared<Request>();
-    made->bytes = std::move(bytes);
+    made->command = std::move(bytes);
     made->repeat = repeat;
     return made;
 }
@@ -33,6 +35,14 @@ Reply text(std::string bytes) {
     reply.type = Reply::Type::status;
     reply.text = std::move(bytes);
     return reply;
+}
+
+/// Whom `reply` answers, if it is one; null if it is none.
+RequestPtr answer(RequestQueue& queue, Reply reply) {
+    std::vector<RequestPtr> answered;
+    if (!queue.answer(std::move(reply), answered)) return nullptr;
+    REQUIRE(answered.size() == 1);
+    return answered.front();
 }
 
 /// What is sent when `queue` is asked for all that is unsent.
@@ -48,7 +58,7 @@ TEST_CASE("An empty queue has nothing to send and nobody to answer") {
     RequestQueue queue{10};
     CHECK(queue.size() == 0);
     CHECK(take(queue) == "");
-    CHECK(queue.answer(text("OK")) == nullptr);
+    CHECK(answer(queue, text("OK")) == nullptr);
     CHECK(queue.first_waiting() == nullptr);
     CHECK(queue.disconnect("why").empty());
     CHECK(queue.not_connected("why").empty());
@@ -70,10 +80,10 @@ TEST_CASE("Requests are sent in their order, and replies belong to them in that 
     CHECK(queue.size() == 3);
     CHECK(take(queue, boot + 1s, 7) == "c");
 
-    CHECK(queue.answer(text("1")) == a);
-    CHECK(queue.answer(text("2")) == b);
-    CHECK(queue.answer(text("3")) == c);
-    CHECK(queue.answer(text("4")) == nullptr);
+    CHECK(answer(queue, text("1")) == a);
+    CHECK(answer(queue, text("2")) == b);
+    CHECK(answer(queue, text("3")) == c);
+    CHECK(answer(queue, text("4")) == nullptr);
     CHECK(queue.size() == 0);
     for (const auto& [each, reply] : {std::pair{a, "1"}, std::pair{b, "2"}, std::pair{c, "3"}}) {
         CHECK(each->exchange.outcome == Outcome::answered);
@@ -101,7 +111,7 @@ TEST_CASE("The oldest that is unanswered is known by when it was sent") {
     REQUIRE(queue.add(request("b")));
     queue.take(output, boot, steady + 1s, 1);
     CHECK(queue.oldest() == steady);
-    (void)queue.answer(text("OK"));
+    (void)answer(queue, text("OK"));
     CHECK(queue.oldest() == steady + 1s);
 }
 
@@ -115,7 +125,7 @@ TEST_CASE("No more requests are taken than the bound, those under way included")
     CHECK_FALSE(queue.add(surplus));
     CHECK(queue.size() == 3);
     CHECK(surplus.use_count() == 1);
-    (void)queue.answer(text("OK"));
+    (void)answer(queue, text("OK"));
     CHECK(queue.add(surplus));
     CHECK(take(queue) == "bcd");
 }
@@ -130,10 +140,10 @@ TEST_CASE("A request whose caller gave up keeps its place once it was sent, and 
     queue.give_up(a);
     CHECK(queue.unanswered() == 2);
     // The late reply is not b's.
-    CHECK(queue.answer(text("late")) == a);
+    CHECK(answer(queue, text("late")) == a);
     CHECK(a->exchange.outcome == Outcome::unknown);
     CHECK(a->exchange.reply.type == Reply::Type::nil);
-    CHECK(queue.answer(text("OK")) == b);
+    CHECK(answer(queue, text("OK")) == b);
     CHECK(b->exchange.reply.text == "OK");
 }
 
@@ -166,7 +176,7 @@ TEST_CASE("When the connection breaks, what was sent is unknown and what was not
     CHECK(unsent->exchange.outcome == Outcome::not_sent);
     CHECK(unsent->exchange.error.empty());
     CHECK(take(queue, boot, 2) == "b");
-    CHECK(queue.answer(text("OK")) == unsent);
+    CHECK(answer(queue, text("OK")) == unsent);
     CHECK_FALSE(unsent->exchange.repeated);
 }
 
@@ -186,7 +196,7 @@ TEST_CASE("What is to be repeated is sent again, before what comes later, and sa
     CHECK(c->exchange.repeated);
     CHECK_FALSE(d->exchange.repeated);
     // The answer is of the second copy, and counts from when that went out.
-    CHECK(queue.answer(text("OK")) == a);
+    CHECK(answer(queue, text("OK")) == a);
     CHECK(a->exchange.outcome == Outcome::answered);
     CHECK(a->exchange.sent == boot + 5s);
     CHECK(a->exchange.connection == 2);
@@ -252,4 +262,241 @@ TEST_CASE("The next to drive is the first whose thread waits, the sent ones firs
     queue.give_up(second);
     CHECK(queue.first_waiting() == nullptr);
     CHECK(queue.size() == 3);
+}
+
+// --- Several in one call of a script.
+
+namespace {
+
+const JointScript first_of_all{release_all_script, 1, 1, false, 0};
+const JointScript behind{acquire_each_script, 1, 1, false, 1};
+
+/// A request that goes together with others of the same `common`: its name is its own argument.
+RequestPtr joinable(const std::string& name, const JointScript& script = behind,
+                    const std::string& common = "c") {
+    auto made = std::make_shared<Request>();
+    std::string bytes = "<" + name + ">";
+    Parts parts;
+    parts.joint = &script;
+    const auto add = [&bytes](std::string_view word) {
+        const auto begin = static_cast<std::uint32_t>(bytes.size());
+        bytes += word;
+        return begin;
+    };
+    parts.keys = add("k" + name + " ");
+    parts.own = add("o" + name + " ");
+    parts.common = add(common + " ");
+    parts.time = parts.number = add("$2\r\n#" + name + "\r\n");
+    made->command = Command{std::move(bytes), parts};
+    return made;
+}
+
+Reply answers(std::string of) {
+    Reply reply;
+    reply.type = Reply::Type::string;
+    reply.text = std::move(of);
+    return reply;
+}
+
+Reply error(std::string of) {
+    Reply reply = answers(std::move(of));
+    reply.type = Reply::Type::error;
+    return reply;
+}
+
+/// The call for them: of a script that the server knows, or not.
+std::string call(const JointScript& joint, bool known, const std::vector<std::string>& names) {
+    std::string output;
+    const std::string keys = std::to_string(3 * names.size());
+    codomyrmex::concurrency::detail::append_count('*', 5 + 4 * names.size(), output);
+    codomyrmex::concurrency::detail::append_word(known ? "EVALSHA" : "EVAL", output);
+    codomyrmex::concurrency::detail::append_word(known ? joint.script.sha1 : joint.script.body,
+                                                 output);
+    codomyrmex::concurrency::detail::append_word(keys, output);
+    for (const std::string& name : names)
+        output += "k" + name + " ";
+    output += "$2\r\n#" + names.front() + "\r\nc ";
+    for (const std::string& name : names)
+        output += "o" + name + " ";
+    return output;
+}
+
+}  // namespace
+
+TEST_CASE("Requests that are alike go in one call, and each gets its own answer") {
+    RequestQueue queue{10};
+    const auto a = joinable("a");
+    const auto b = joinable("b");
+    REQUIRE(queue.add(a));
+    REQUIRE(queue.add(b));
+    CHECK(take(queue, boot, 7) == call(behind, false, {"a", "b"}));
+    CHECK(queue.size() == 2);
+    CHECK(queue.unanswered() == 1);
+    CHECK(queue.first_waiting() == a);
+    std::vector<RequestPtr> answered;
+    REQUIRE(queue.answer(answers("1 ,0 ,#a"), answered));
+    CHECK(answered == std::vector{a, b});
+    CHECK(a->exchange.reply.text == "1 #a");
+    CHECK(b->exchange.reply.text == "0 #b");
+    for (const auto& each : {a, b}) {
+        CHECK(each->exchange.outcome == Outcome::answered);
+        CHECK(each->exchange.sent == boot);
+        CHECK(each->exchange.connection == 7);
+    }
+    CHECK(queue.size() == 0);
+    // The server knows the script from then on, but another one may not.
+    for (const auto& each : {joinable("a"), joinable("b"), joinable("d")})
+        REQUIRE(queue.add(each));
+    CHECK(take(queue, boot, 7) == call(behind, true, {"a", "b", "d"}));
+    (void)queue.disconnect("it broke");
+    for (const auto& each : {joinable("a"), joinable("b")})
+        REQUIRE(queue.add(each));
+    CHECK(take(queue, boot, 8) == call(behind, false, {"a", "b"}));
+}
+
+TEST_CASE("One alone goes by itself, and so does what has not the rest in common") {
+    RequestQueue queue{10};
+    for (const auto& each : {joinable("a"), joinable("b", behind, "other")})
+        REQUIRE(queue.add(each));
+    const std::string output = take(queue);
+    CHECK(output.starts_with("<a>"));
+    CHECK(output.find("<b>") != output.npos);
+    CHECK(queue.unanswered() == 2);
+}
+
+TEST_CASE("Locks are given back before others are asked for, and nothing overtakes the rest") {
+    RequestQueue queue{20};
+    for (const auto& each : {joinable("a"), joinable("r", first_of_all), joinable("b"),
+                             joinable("s", first_of_all), request("by itself"), joinable("d"),
+                             joinable("t", first_of_all), joinable("u", first_of_all)})
+        REQUIRE(queue.add(each));
+    const std::string d = joinable("d")->command.bytes;
+    CHECK(take(queue) == call(first_of_all, false, {"r", "s"}) + call(behind, false, {"a", "b"}) +
+                             "by itself" + call(first_of_all, true, {"t", "u"}) + d);
+}
+
+TEST_CASE("No more go in one call than the bound") {
+    RequestQueue queue{1000};
+    for (std::size_t i = 0; i < RequestQueue::most_joint + 2; ++i)
+        REQUIRE(queue.add(joinable("x")));
+    const std::string output = take(queue);
+    CHECK(queue.unanswered() == 2);
+    CHECK(output.ends_with(call(behind, true, {"x", "x"})));
+}
+
+TEST_CASE("What has no answer in a joint call is asked for by itself, before what comes later") {
+    RequestQueue queue{10};
+    const auto a = joinable("a");
+    const auto b = joinable("b");
+    const auto c = joinable("c");
+    for (const auto& each : {a, b, c})
+        REQUIRE(queue.add(each));
+    (void)take(queue, boot, 7);
+    REQUIRE(queue.add(request("later")));
+    std::vector<RequestPtr> answered;
+    REQUIRE(queue.answer(answers(",1 ,,#a"), answered));
+    CHECK(answered == std::vector{b});
+    CHECK(queue.size() == 3);
+    CHECK(take(queue, boot + 1s, 7) == a->command.bytes + c->command.bytes + "later");
+    CHECK(a->exchange.repeated);
+    CHECK(answer(queue, answers("1 #a")) == a);
+    CHECK(answer(queue, answers("1 #c")) == c);
+    CHECK(c->exchange.reply.text == "1 #c");
+}
+
+TEST_CASE("Who gave up gets no answer of a joint call, and is not asked for again") {
+    RequestQueue queue{10};
+    const auto a = joinable("a");
+    const auto b = joinable("b");
+    const auto c = joinable("c");
+    for (const auto& each : {a, b, c})
+        REQUIRE(queue.add(each));
+    (void)take(queue);
+    queue.give_up(a);
+    queue.give_up(b);
+    CHECK(queue.first_waiting() == c);
+    std::vector<RequestPtr> answered;
+    SECTION("answered") {
+        REQUIRE(queue.answer(answers("1 ,,1 ,#a"), answered));
+        CHECK(queue.unsent() == 0);
+    }
+    SECTION("refused") {
+        REQUIRE(queue.answer(error("ERR no"), answered));
+        CHECK(queue.unsent() == 1);
+    }
+    CHECK(a->exchange.outcome == Outcome::unknown);
+    CHECK(a->exchange.reply.type == Reply::Type::nil);
+    CHECK(b->exchange.outcome == Outcome::unknown);
+}
+
+TEST_CASE("A joint call that is refused is asked again one by one, and then each goes by itself") {
+    RequestQueue queue{10};
+    const auto a = joinable("a");
+    const auto b = joinable("b");
+    for (const auto& each : {a, b})
+        REQUIRE(queue.add(each));
+    (void)take(queue, boot, 7);
+    std::vector<RequestPtr> answered;
+    const auto joins_on = [&](std::uint64_t connection) {
+        REQUIRE(queue.add(joinable("x")));
+        REQUIRE(queue.add(joinable("y")));
+        (void)take(queue, boot, connection);
+        const bool joined = queue.unanswered() == 1;
+        (void)queue.disconnect("it broke");
+        return joined;
+    };
+    SECTION("for good") {
+        const auto why = GENERATE(as<std::string>{}, "CROSSSLOT Keys in request don't hash",
+                                  "NOPERM No permissions", "WRONGTYPE not that");
+        REQUIRE(queue.answer(error(why), answered));
+        CHECK(take(queue, boot, 7) == a->command.bytes + b->command.bytes);
+        CHECK(answer(queue, answers("1 #a")) == a);
+        CHECK(answer(queue, error(why)) == b);
+        CHECK(b->exchange.reply.text == why);
+        CHECK_FALSE(joins_on(7));
+        CHECK(joins_on(8));
+    }
+    SECTION("for a while") {
+        const auto why =
+            GENERATE(as<std::string>{}, "BUSY somebody", "READONLY a replica", "OOM no");
+        REQUIRE(queue.answer(error(why), answered));
+        CHECK(take(queue, boot, 7) == a->command.bytes + b->command.bytes);
+        CHECK(answer(queue, answers("1 #a")) == a);
+        CHECK(answer(queue, answers("1 #b")) == b);
+        CHECK(joins_on(7));
+    }
+    CHECK(answered.empty());
+}
+
+TEST_CASE("A joint call of a script that the server forgot is repeated with its body") {
+    RequestQueue queue{10};
+    const auto a = joinable("a");
+    const auto b = joinable("b");
+    for (const auto& each : {a, b})
+        REQUIRE(queue.add(each));
+    (void)take(queue, boot, 7);
+    std::vector<RequestPtr> answered;
+    REQUIRE(queue.answer(error("NOSCRIPT No matching script"), answered));
+    CHECK(answered.empty());
+    CHECK(take(queue, boot, 7) == call(behind, false, {"a", "b"}));
+}
+
+TEST_CASE("A joint call whose answer is another's, or none, is not answered by it") {
+    RequestQueue queue{10};
+    const auto once = joinable("a");
+    const auto repeated = joinable("b");
+    repeated->repeat = true;
+    for (const auto& each : {once, repeated})
+        REQUIRE(queue.add(each));
+    (void)take(queue);
+    std::vector<RequestPtr> answered;
+    for (const Reply& wrong : {answers("1 ,1 ,#b"), answers("1 ,#a"), answers(""), text("OK")})
+        CHECK_FALSE(queue.answer(wrong, answered));
+    CHECK(answered.empty());
+    CHECK(queue.unanswered() == 1);
+    CHECK(queue.disconnect("it broke") == std::vector{once});
+    CHECK(once->exchange.outcome == Outcome::unknown);
+    CHECK(queue.size() == 1);
+    CHECK(take(queue) == repeated->command.bytes);
+    CHECK(repeated->exchange.repeated);
 }

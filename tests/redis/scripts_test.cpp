@@ -114,8 +114,8 @@ struct Bench {
         std::string waiter{};
     };
     RedisReply acquire_as(const Acquire& with) {
-        return run(acquire_script, {with.token, std::to_string(with.ms), with.text, with.not_after,
-                                    std::to_string(with.block), prefix, with.waiter});
+        return run(acquire_script, {with.token, with.waiter, with.text, std::to_string(with.ms),
+                                    std::to_string(with.block), prefix, with.not_after});
     }
     /// Tries only.
     RedisReply acquire(const std::string& token) { return acquire_as({.token = token}); }
@@ -208,7 +208,7 @@ TEST_CASE("The SHA-1 of each script is what the server makes of its body") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
     for (const Script& script : {acquire_script, release_script, renew_script, acquire_all_script,
-                                 release_all_script, renew_all_script}) {
+                                 acquire_each_script, release_all_script, renew_all_script}) {
         CAPTURE(std::string{script.name});
         CHECK(server.command({"SCRIPT", "LOAD", std::string{script.body}}).text == script.sha1);
     }
@@ -907,12 +907,30 @@ struct Several {
     }
     /// What it answers for each.
     std::string release(const Strings& tokens) {
-        Strings words{prefix, "17"};
+        Strings words{"17", prefix};
         words.insert(words.end(), tokens.begin(), tokens.end());
-        Reply reply = run(release_all_script, words);
-        REQUIRE(RequestNumber{0x17}.take_from(reply));
-        CHECK(read_release_all(reply, keys.size()).size() == keys.size());
-        return reply.text;
+        const Reply reply = run(release_all_script, words);
+        CHECK(read_release_all(reply, keys.size(), "17").size() == keys.size());
+        std::string all;
+        for (const std::string_view each : split_joint(reply, keys.size(), "17"))
+            all += each;
+        return all;
+    }
+    /// What comes of asking for each by itself; as the acquire script answers, and empty for what
+    /// is to be asked for again. Each of `waits` waits if it must.
+    std::vector<std::string> acquire_each(const Strings& tokens, const Strings& waits = {},
+                                          const std::string& block = "1",
+                                          const std::string& not_after = "") {
+        Strings words{"17", not_after, std::to_string(ttl), block, prefix};
+        for (const std::string& token : tokens) {
+            const bool waits_too = std::ranges::find(waits, token) != waits.end();
+            words.insert(words.end(), {token, waits_too ? waiter_of(token) : "", "host:1:main"});
+        }
+        const Reply reply = run(acquire_each_script, words);
+        CAPTURE(reply.text);
+        const auto answers = split_joint(reply, keys.size(), "17");
+        CHECK(answers.size() == keys.size());
+        return {answers.begin(), answers.end()};
     }
     std::vector<RenewAnswer> renew(const Strings& tokens, const std::string& not_after = "") {
         Strings words{std::to_string(ttl), not_after, "17"};
@@ -1084,32 +1102,179 @@ TEST_CASE("Several leases are extended, each by its own token only") {
         CHECK(bench.pttl(each.fence_key) > day - 60'000);
 }
 
+namespace {
+
+AcquireAnswer read_each(const std::string& text) {
+    CAPTURE(text);
+    Reply reply;
+    reply.type = Reply::Type::string;
+    reply.text = text;
+    const auto answer = read_acquire(reply);
+    REQUIRE(answer.has_value());
+    return *answer;
+}
+
+}  // namespace
+
+TEST_CASE("Locks that are asked for at the same time are taken as if each were alone") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    using Outcome = AcquireAnswer::Outcome;
+    Several bench;
+    const LockIdentity& second = bench.keys[1];
+    const auto granted = [&](const std::vector<std::string>& answers, std::size_t i) {
+        const AcquireAnswer answer = read_each(answers.at(i));
+        CHECK(answer.outcome == Outcome::granted);
+        CHECK(bench.get(bench.keys[i].lock_key).starts_with(mine[i] + " host:1:main "));
+        CHECK(bench.pttl(bench.keys[i].lock_key) > ttl - 10'000);
+        CHECK(bench.pttl(bench.keys[i].lock_key) <= ttl);
+        CHECK(bench.pttl(bench.keys[i].fence_key) > day - 60'000);
+        CHECK(answer.fence <= std::stoull(bench.get(bench.keys[i].fence_key)));
+        return answer;
+    };
+
+    SECTION("all are free") {
+        const std::string before = bench.get(second.fence_key);
+        const auto first = bench.acquire_each(mine);
+        for (std::size_t i = 0; i < 3; ++i)
+            CHECK(to_server_time(granted(first, i).fence) == granted(first, i).time);
+        CHECK(bench.all().size() == 6);
+        // Again, for the answers were lost: under larger fences.
+        const auto again = bench.acquire_each(mine, mine);
+        for (std::size_t i = 0; i < 3; ++i)
+            CHECK(granted(again, i).fence > granted(first, i).fence);
+        CHECK(bench.all().size() == 6);
+    }
+    SECTION("with blocks of fencing tokens") {
+        const auto answers = bench.acquire_each(mine, {}, "10");
+        for (std::size_t i = 0; i < 3; ++i) {
+            CHECK(granted(answers, i).fences == 10);
+            CHECK(bench.get(bench.keys[i].fence_key) ==
+                  plus(std::to_string(granted(answers, i).fence), 9));
+        }
+    }
+    SECTION("one is held by another, and tried only") {
+        bench.server.command({"SET", second.lock_key, bob + " text 1", "PX", "30000"});
+        const auto answers = bench.acquire_each(mine);
+        (void)granted(answers, 0);
+        (void)granted(answers, 2);
+        CHECK(read_each(answers[1]).outcome == Outcome::held);
+        CHECK(read_each(answers[1]).left > 20s);
+        CHECK(bench.all().size() == 5);
+    }
+    SECTION("one is held by another, and waited for") {
+        bench.server.command({"SET", second.lock_key, bob + " text 1", "PX", "30000"});
+        const auto answers = bench.acquire_each(mine, {mine[1]});
+        (void)granted(answers, 0);
+        (void)granted(answers, 2);
+        CHECK(read_each(answers[1]).outcome == Outcome::held);
+        CHECK(read_each(answers[1]).rank == 0);
+        const auto queue = bench.server.command({"ZRANGE", second.queue_key, "0", "-1"});
+        REQUIRE(queue.elements.size() == 1);
+        CHECK(queue.elements[0].text == waiter_of(mine[1]));
+    }
+    SECTION("one is free, but another waits longer, who gets it") {
+        Listener listener{bench.server, wake_channel(process_of(bob))};
+        bench.server.command({"ZADD", second.queue_key, "1", waiter_of(bob)});
+        const auto answers = bench.acquire_each(mine, {mine[1]});
+        (void)granted(answers, 0);
+        (void)granted(answers, 2);
+        CHECK(read_each(answers[1]).outcome == Outcome::held);
+        CHECK(bench.get(second.lock_key).starts_with(bob + ' '));
+        CHECK(listener.next().starts_with("grant " + bob + ' '));
+    }
+    SECTION("one has a fence that is ahead of the clock") {
+        bench.server.command({"SET", second.fence_key, "4000000000000000000"});
+        const auto answers = bench.acquire_each(mine);
+        (void)granted(answers, 0);
+        CHECK(granted(answers, 1).fence == 4'000'000'000'000'000'001);
+        (void)granted(answers, 2);
+    }
+    SECTION("one is asked for twice, and only the first has it") {
+        bench.keys[2] = bench.keys[1];
+        const auto answers = bench.acquire_each(mine);
+        CHECK(read_each(answers[1]).outcome == Outcome::granted);
+        CHECK(read_each(answers[2]).outcome == Outcome::held);
+        CHECK(bench.get(second.lock_key).starts_with(mine[1] + ' '));
+        CHECK(bench.get(second.fence_key) == std::to_string(read_each(answers[1]).fence));
+    }
+}
+
+TEST_CASE("What stands in the way of one lock does not of another, and is asked for by itself") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    const LockIdentity& second = bench.keys[1];
+    SECTION("a holder without an expiry") {
+        bench.server.command({"SET", second.lock_key, "text"});
+    }
+    SECTION("a holder of another type") {
+        bench.server.command({"RPUSH", second.lock_key, "text"});
+    }
+    SECTION("a queue of another type") {
+        bench.server.command({"SET", second.queue_key, "text"});
+    }
+    SECTION("a fence that is none") {
+        const auto fence = GENERATE(as<std::string>{}, "text", "1700000000000 000000");
+        bench.server.command({"SET", second.fence_key, fence});
+    }
+    SECTION("a fence of another type") {
+        bench.server.command({"RPUSH", second.fence_key, "text"});
+    }
+    const auto kept = bench.all();
+    const auto answers = bench.acquire_each(mine, {mine[1]});
+    CHECK(answers.at(1).empty());
+    CHECK_FALSE(bench.get(second.lock_key).starts_with(mine[1]));
+    for (const std::size_t i : {0U, 2U}) {
+        CHECK(read_each(answers.at(i)).outcome == AcquireAnswer::Outcome::granted);
+        CHECK(bench.get(bench.keys[i].lock_key).starts_with(mine[i] + ' '));
+    }
+    CHECK(bench.all().size() == kept.size() + 4);
+}
+
+TEST_CASE("Nothing is taken, and nobody joins a queue, of what is asked for together too late") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    const auto answers = bench.acquire_each(mine, mine, "1", "1000000000000000000");
+    CHECK(answers == std::vector<std::string>(3));
+    CHECK(bench.all().empty());
+}
+
+TEST_CASE("A server without room gives back together what it does not take") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    Several bench;
+    REQUIRE(bench.acquire(mine)->outcome == All::granted);
+    bench.server.command({"CONFIG", "SET", "maxmemory", "1"});
+    CHECK(bench.release(mine) == "1 1 1 ");
+    CHECK(bench.acquire_each(mine) == std::vector<std::string>(3));
+    bench.server.command({"CONFIG", "SET", "maxmemory", "0"});
+    CHECK(read_each(bench.acquire_each(mine).at(1)).outcome == AcquireAnswer::Outcome::granted);
+}
+
 TEST_CASE("Several locks are given back, each by its own token only") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Several bench;
     REQUIRE(bench.acquire(mine)->outcome == All::granted);
 
     SECTION("all of them") {
-        CHECK(bench.release(mine) == "1 1 1");
+        CHECK(bench.release(mine) == "1 1 1 ");
         CHECK(bench.all().size() == 3);  // the fences
-        CHECK(bench.release(mine) == "0 0 0");
+        CHECK(bench.release(mine) == "0 0 0 ");
     }
     SECTION("one is another's by now") {
         bench.server.command({"SET", bench.keys[1].lock_key, "a11ce-22 text 1", "PX", "30000"});
-        CHECK(bench.release(mine) == "1 0 1");
+        CHECK(bench.release(mine) == "1 0 1 ");
         CHECK(bench.get(bench.keys[1].lock_key) == "a11ce-22 text 1");
         CHECK(bench.all().size() == 4);
     }
     SECTION("one has run out") {
         bench.server.command({"DEL", bench.keys[2].lock_key});
-        CHECK(bench.release(mine) == "1 1 0");
+        CHECK(bench.release(mine) == "1 1 0 ");
         CHECK(bench.all().size() == 3);
     }
     SECTION("one is waited for, and passed on") {
         Listener listener{bench.server, wake_channel(process_of(bob))};
         bench.server.command({"ZADD", bench.keys[1].queue_key, "1", waiter_of(bob)});
         const std::string before = bench.get(bench.keys[1].fence_key);
-        CHECK(bench.release(mine) == "1 1 1");
+        CHECK(bench.release(mine) == "1 1 1 ");
         CHECK(bench.get(bench.keys[1].lock_key).starts_with(bob + ' '));
         CHECK(bench.get(bench.keys[1].fence_key) > before);
         CHECK(listener.next().starts_with("grant " + bob + ' '));

@@ -10,16 +10,12 @@
 
 #include <hiredis/hiredis.h>
 
-#include <array>
-#include <charconv>
 #include <cstddef>
 #include <exception>
 #include <memory>
 #include <new>
 #include <optional>
-#include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #if HIREDIS_MAJOR < 1
 #include <hiredis/alloc.h>
@@ -35,31 +31,6 @@ inline void require_matching_hiredis() noexcept {
 #else
     [[maybe_unused]] auto* const volatile symbol = &::redisSetPushCallback;
 #endif
-}
-
-/// Appends `command` in the server's wire format to `output`. Any bytes may stand in it. (What
-/// hiredis has for this prints each length with vsprintf(), which takes a quarter of the time that
-/// a request costs its process.)
-/// Throws: std::bad_alloc.
-inline void format_command(std::span<const std::string_view> command, std::string& output) {
-    const auto head = [&output](char kind, std::size_t count) {
-        std::array<char, 24> text{};
-        char* end = text.data();
-        *end++ = kind;
-        end = std::to_chars(end, text.data() + text.size() - 2, count).ptr;
-        *end++ = '\r';
-        *end++ = '\n';
-        output.append(text.data(), end);
-    };
-    std::size_t size = 16;
-    for (const std::string_view word : command)
-        size += word.size() + 16;
-    output.reserve(output.size() + size);
-    head('*', command.size());
-    for (const std::string_view word : command) {
-        head('$', word.size());
-        output.append(word).append("\r\n");
-    }
 }
 
 /// The callbacks by which redisReader builds a redis::Reply. They return null to refuse, which the

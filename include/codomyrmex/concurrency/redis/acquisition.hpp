@@ -222,7 +222,11 @@ class Acquisition {
 
     [[nodiscard]] bool obtain(const Grant& grant) {
         if (!tenure_->granted(grant, detail::BootClock::now())) return false;
-        if (standing_) keeper_.settle(tenure_->token());
+        if (standing_) {
+            keeper_.settle(tenure_->token());
+            // Whoever made it the holder took it out of the queue.
+            if (!tenure_->doubtful()) tenure_->leave_queue();
+        }
         keeper_.watch(tenure_, grant.since);
         obtained_ = true;
         return true;

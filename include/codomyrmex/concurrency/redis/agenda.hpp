@@ -77,7 +77,7 @@ class Agenda {
     void remove(const Tenure& tenure) noexcept {
         const Guard guard{mutex_};
         schedule.remove(tenure);
-        if (!tenure.waiter().empty()) mailbox.forget(tenure.token());
+        if (tenure.stood()) mailbox.forget(tenure.token());
     }
 
     /// The local line `key` is to be looked at, at `when`. Throws: as add().

@@ -97,11 +97,65 @@ inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "4c0d389f169b1a201750c8ac034967d48fa3f437",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
-/// The release script for several locks whose tokens never stood in a queue.
+/// What the acquire script does for one lock, for several that are asked for at the same time,
+/// each by itself; nothing is said of one that another holds but to who asked for that.
 ///
-/// KEYS: for each the lock, its fence, its queue. ARGV: the prefix of channels; the request's
-/// number; then the token of each.
-/// Answers a word for each, as the release script does.
+/// KEYS: for each the lock, its fence, its queue. ARGV: the request's number; the server time after
+/// which nothing is to be done, or empty; time to live in ms; how many fencing tokens for each; the
+/// prefix of channels; then of each the token, the waiter, or empty, and the text for people.
+/// Answers for each what the acquire script does, without the number, and a comma; nothing before
+/// the comma for one that is to be asked for by itself: by another time, or for its error.
+inline constexpr auto acquire_each_body =
+    join(lua_time,
+         R"lua(local not_after, ttl, block, prefix, number = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ''
+local count = #KEYS / 3
+if not_after ~= '' and now > not_after then return string.rep(',', count) .. ARGV[1] end
+)lua",
+         lua_words, lua_stand, lua_held, lua_draw, lua_first_alive, lua_pass_on, lua_take,
+         R"lua(local function acquire(lock, fence_key, queue, token, waiter, text)
+    local there = redis.call('EXISTS', lock, queue)
+    local holder = there ~= 0 and redis.call('GET', lock)
+    return held(lock, queue, prefix, token, waiter, holder, there) or
+        take(lock, fence_key, queue, prefix, token, waiter, ttl, text, block, false, holder, there)
+end
+local places, answers = {}, {}
+for i = 1, count do
+    places[2 * i - 1], places[2 * i] = KEYS[3 * i - 2], KEYS[3 * i]
+end
+local free = block == '1' and redis.call('EXISTS', unpack(places)) == 0
+local began, granted = ' ' .. time[1], '1 ' .. now .. ' ' .. now .. ' 1 '
+for i = 1, count do
+    local lock, fence_key, queue = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
+    local token, waiter, text = ARGV[3 * i + 3], ARGV[3 * i + 4], ARGV[3 * i + 5]
+    local simple, last = free, nil
+    if not free and block == '1' then simple = redis.call('EXISTS', lock, queue) == 0 end
+    if simple then
+        last = redis.pcall('SET', fence_key, now, 'PX', '86400000', 'GET')
+        simple = not last or
+            (type(last) == 'string' and #last == 19 and last < now and not string.find(last, '%D'))
+    end
+    if simple then
+        redis.call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
+        answers[i] = granted
+    else
+        if type(last) == 'string' then redis.call('SET', fence_key, last) end
+        local done, answer = pcall(acquire, lock, fence_key, queue, token, waiter, text)
+        answers[i] = done and type(answer) == 'string' and answer or ''
+    end
+end
+answers[count + 1] = ARGV[1]
+return table.concat(answers, ',')
+)lua");
+inline constexpr Script acquire_each_script{ScriptId::acquire_each,
+                                            "acquire each",
+                                            "c2de530b8e4f656dc891b2a7f82351796c8056e6",
+                                            {acquire_each_body.data(), acquire_each_body.size()}};
+
+/// The release script for several locks whose tokens do not stand in a queue.
+///
+/// KEYS: for each the lock, its fence, its queue. ARGV: the request's number; the prefix of
+/// channels; then the token of each.
+/// Answers for each what the release script does, without the number, and a comma; then the number.
 inline constexpr auto release_all_body =
     join(lua_words, R"lua(local count = #KEYS / 3
 local locks, queues = {}, {}
@@ -114,21 +168,21 @@ for i, holder in ipairs(redis.call('MGET', unpack(locks))) do
 end
 if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
     redis.call('DEL', unpack(locks))
-    return string.rep('1 ', count) .. ARGV[2]
+    return string.rep('1 ,', count) .. ARGV[1]
 end
 )lua",
          lua_time, lua_draw, lua_first_alive, lua_pass_on, lua_release,
          R"lua(local answers = {}
 for i = 1, count do
     local holder = redis.call('GET', locks[i])
-    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[1], ARGV[i + 2], '', holder)
+    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[2], ARGV[i + 2], '', holder)
 end
-answers[count + 1] = ARGV[2]
-return table.concat(answers, ' ')
+answers[count + 1] = ARGV[1]
+return table.concat(answers, ' ,')
 )lua");
 inline constexpr Script release_all_script{ScriptId::release_all,
                                            "release all",
-                                           "d2ad09cdcf17aa677553ff669502f070251ab3e2",
+                                           "edc7e50fc219e368e77e6bf7ac8606fea583e048",
                                            {release_all_body.data(), release_all_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

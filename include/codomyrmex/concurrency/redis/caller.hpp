@@ -69,7 +69,7 @@ class Caller {
                 stop.stop_possible() ? std::min(deadline, Deadline::after(patience)) : deadline;
             const RequestNumber number = keeper_.next_number();
             const BootTime give_up = detail::BootClock::now() + patience;
-            std::string request;
+            Command request;
             if constexpr (numbered) {
                 request = make(call, give_up, number);
             } else {

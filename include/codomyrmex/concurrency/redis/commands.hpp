@@ -7,6 +7,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_COMMANDS_HPP
 
 #include <codomyrmex/concurrency/redis/batch_scripts.hpp>
+#include <codomyrmex/concurrency/redis/command.hpp>
 #include <codomyrmex/concurrency/redis/connection.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
@@ -16,7 +17,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -25,12 +25,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace codomyrmex::concurrency::redis {
-
-/// How a script is called: by its digest, or with its body, which also loads it.
-enum class Call : std::uint8_t { digest, body };
 
 /// What a process calls itself, and where it listens.
 struct ProcessName {
@@ -50,31 +48,6 @@ struct Scripts {
     if (kind == PrimitiveKind::lock) return {acquire_script, release_script, renew_script};
     return {acquire_permits_script, release_permits_script, renew_permits_script};
 }
-
-/// A number for each request that it has in common with no other of this process, and that its
-/// reply repeats.
-class RequestNumber {
-  public:
-    explicit RequestNumber(std::uint64_t number) noexcept {
-        const auto end = std::to_chars(text_.data(), text_.data() + text_.size(), number, 16);
-        size_ = static_cast<std::size_t>(end.ptr - text_.data());
-    }
-    [[nodiscard]] std::string_view text() const noexcept { return {text_.data(), size_}; }
-
-    /// Whether `reply` repeats it, as its last word; it is then taken off, so that the answer is
-    /// left.
-    [[nodiscard]] bool take_from(Reply& reply) const {
-        if (reply.type != Reply::Type::string || !reply.text.ends_with(text())) return false;
-        std::size_t left = reply.text.size() - size_;
-        if (left != 0 && reply.text[--left] != ' ') return false;
-        reply.text.resize(left);
-        return true;
-    }
-
-  private:
-    std::array<char, 16> text_{};
-    std::size_t size_ = 0;
-};
 
 /// A call of `script` about what `identity` names.
 [[nodiscard]] inline std::string call_script(Call call, const Script& script,
@@ -138,25 +111,56 @@ class RequestNumber {
 [[nodiscard]] inline std::string release_all_command(
     Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view prefix,
     RequestNumber number) {
-    std::vector<std::string_view> words{prefix, number.text()};
+    std::vector<std::string_view> words{number.text(), prefix};
     for (const auto& tenure : tenures)
         words.push_back(tenure->token());
     return call_script_for_all(call, release_all_script, tenures, words);
 }
 
+/// Those that take and give back several locks in one call, each by itself.
+inline constexpr JointScript joint_release{release_all_script, 1, 1, false, 0};
+inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
+
+/// Where the parts of a lock's command begin that ends with these words.
+[[nodiscard]] inline Parts parts_of(const JointScript& joint, const std::string& bytes,
+                                    const LockIdentity& identity,
+                                    std::initializer_list<std::string_view> own,
+                                    std::initializer_list<std::string_view> common,
+                                    std::string_view time, RequestNumber number) noexcept {
+    const auto before = [](std::size_t end, std::initializer_list<std::string_view> words) {
+        for (const std::string_view word : words)
+            end -= detail::encoded_size(word);
+        return static_cast<std::uint32_t>(end);
+    };
+    Parts parts;
+    parts.joint = &joint;
+    parts.number = before(bytes.size(), {number.text()});
+    parts.time = before(parts.number, {time});
+    parts.common = before(parts.time, common);
+    parts.own = before(parts.common, own);
+    parts.keys = before(parts.own, {identity.lock_key, identity.fence_key, identity.queue_key});
+    return parts;
+}
+
 /// The request for a lease. `waiter`: as in make_waiter(), or empty to try only. `block`: how many
 /// fencing tokens, of a lock.
-[[nodiscard]] inline std::string acquire_command(Call call, const Tenure& tenure,
-                                                 std::string_view prefix, std::string_view text,
-                                                 std::string_view not_after, std::uint64_t block,
-                                                 std::string_view waiter, RequestNumber number) {
+[[nodiscard]] inline Command acquire_command(Call call, const Tenure& tenure,
+                                             std::string_view prefix, std::string_view text,
+                                             std::string_view not_after, std::uint64_t block,
+                                             std::string_view waiter, RequestNumber number) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
     if (identity.kind == PrimitiveKind::lock) {
+        const std::string& token = tenure.token();
         const std::string fences = std::to_string(block);
-        return call_script(
-            call, acquire_script, identity,
-            {tenure.token(), ttl, text, not_after, fences, prefix, waiter, number.text()});
+        std::string bytes =
+            call_script(call, acquire_script, identity,
+                        {token, waiter, text, ttl, fences, prefix, not_after, number.text()});
+        // Without a time it would be another's.
+        if (not_after.empty()) return bytes;
+        const Parts parts = parts_of(joint_acquire, bytes, identity, {token, waiter, text},
+                                     {ttl, fences, prefix}, not_after, number);
+        return {std::move(bytes), parts};
     }
     const std::string weight = std::to_string(identity.weight);
     const std::string capacity = std::to_string(identity.capacity);
@@ -180,10 +184,16 @@ class RequestNumber {
     return waiter;
 }
 
-[[nodiscard]] inline std::string release_command(Call call, const Tenure& tenure,
-                                                 std::string_view prefix, RequestNumber number) {
-    return call_script(call, scripts_of(tenure.identity().kind).release, tenure.identity(),
-                       {tenure.token(), prefix, tenure.waiter(), number.text()});
+[[nodiscard]] inline Command release_command(Call call, const Tenure& tenure,
+                                             std::string_view prefix, RequestNumber number) {
+    const LockIdentity& identity = tenure.identity();
+    const std::string_view waiter = tenure.waiter();
+    std::string bytes = call_script(call, scripts_of(identity.kind).release, identity,
+                                    {tenure.token(), prefix, waiter, number.text()});
+    if (identity.kind != PrimitiveKind::lock || !waiter.empty()) return bytes;
+    const Parts parts =
+        parts_of(joint_release, bytes, identity, {tenure.token()}, {prefix}, waiter, number);
+    return {std::move(bytes), parts};
 }
 
 [[nodiscard]] inline std::string renew_command(Call call, const Tenure& tenure,

@@ -13,6 +13,7 @@
 #include <codomyrmex/concurrency/detail/reply_reader.hpp>
 #include <codomyrmex/concurrency/detail/socket.hpp>
 #include <codomyrmex/concurrency/detail/socket_wait.hpp>
+#include <codomyrmex/concurrency/detail/wire_format.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>

@@ -57,7 +57,7 @@ class Duties {
         const BootTime now = detail::BootClock::now();
         const RequestNumber number = base_.next_number();
         const Tenure& first = *tasks.front().tenure;
-        std::string bytes;
+        Command command;
         Deadline deadline = Deadline::never();
         if (tasks.front().duty == Duty::renew) {
             // A renewal that comes after the end would only keep others waiting.
@@ -68,16 +68,16 @@ class Duties {
                 if (end <= now || (its > now && its < end)) end = its;
             }
             const std::string last = base_.clock.at(end);
-            bytes = tasks.size() == 1 ? renew_command(call, first, last, number)
-                                      : renew_all_command(call, tenures_of(tasks), last, number);
+            command = tasks.size() == 1 ? renew_command(call, first, last, number)
+                                        : renew_all_command(call, tenures_of(tasks), last, number);
             deadline = Deadline::after(end - now);
         } else {
-            bytes = release_command(call, first, base_.name.prefix, number);
+            command = release_command(call, first, base_.name.prefix, number);
             deadline = Deadline::after(base_.options.response_timeout);
         }
         owed_.fetch_add(1);
         base_.pipeline.send(
-            std::move(bytes), deadline, false,
+            std::move(command), deadline, false,
             [this, tasks = std::move(tasks), number](Exchange& exchange) mutable {
                 owed_.fetch_sub(1);
                 base_.agenda.answered({std::move(tasks), number, std::move(exchange)});

@@ -28,15 +28,31 @@ class Gathering {
     class Present {
       public:
         explicit Present(Gathering& gathering) noexcept : count_{gathering.callers_} {
-            count_.fetch_add(1, std::memory_order_relaxed);
+            count_.fetch_add(1);
         }
         Present(const Present&) = delete;
         Present& operator=(const Present&) = delete;
-        ~Present() { count_.fetch_sub(1, std::memory_order_relaxed); }
+        ~Present() { count_.fetch_sub(1); }
 
       private:
         std::atomic<int>& count_;
     };
+
+    /// Whether a request that nobody waits for may be left unsent: other threads, whose replies
+    /// have come, are about to leave, and the first of them sends it, should nobody else have done
+    /// so by then (left_behind()). Mostly this thread itself does, with its next request.
+    /// Requires: the mutex is held, and no thread waits for the server.
+    [[nodiscard]] bool leave_behind() noexcept {
+        if (callers_.load(std::memory_order_relaxed) == 0 || !gathering_.pays()) return false;
+        // Sequentially consistent, as the count is and left_behind(). Either it is seen by whoever
+        // leaves, or that one is seen to have left.
+        left_.store(true);
+        return callers_.load() != 0;
+    }
+
+    /// For a thread that has left: whether it is to see to it that what was left is sent.
+    /// Threads: safe.
+    [[nodiscard]] bool left_behind() noexcept { return left_.load() && left_.exchange(false); }
 
     /// A request was added. Requires: the mutex is held.
     void added() noexcept {
@@ -47,10 +63,12 @@ class Gathering {
     [[nodiscard]] bool under_way() const noexcept { return gathers_; }
 
     /// Lets others add what they are about to send, where that was seen to pay and `deadline`
-    /// leaves the time. The first of those who come together does so, and then writes for all.
+    /// leaves the time. The first of those who come together does so, and then writes for all; so
+    /// nothing is left behind.
     /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a yield at most.
     template <class Lock>
     void gather(Lock& lock, Deadline deadline) {
+        left_.store(false, std::memory_order_relaxed);
         const bool others = callers_.load(std::memory_order_relaxed) > 1;
         if (!others || gathers_ || deadline.expired_within(time_slice) || !gathering_.worth_it()) {
             return;
@@ -86,6 +104,7 @@ class Gathering {
   private:
     std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
     std::atomic<int> callers_{0};          // threads that wait for replies
+    std::atomic<bool> left_{false};        // something may have been left unsent
     YieldPolicy gathering_;                // whether to yield before a write
     YieldPolicy lingering_;                // whether to yield before a sleep
     bool gathers_ = false;                 // some thread does; under the mutex

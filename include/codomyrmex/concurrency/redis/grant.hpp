@@ -7,6 +7,7 @@
 #define CODOMYRMEX_CONCURRENCY_REDIS_GRANT_HPP
 
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/redis/command.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
 
 #include <algorithm>
@@ -215,28 +216,29 @@ struct ReleaseAnswer {
     bool more = false;  ///< to be called again
 };
 
-/// What the release_all script answers about `count` locks; of one, what the release script does.
-/// Returns: empty for what the script does not answer.
-[[nodiscard]] inline std::vector<ReleaseAnswer> read_release_all(const Reply& reply,
-                                                                 std::size_t count) {
-    Words words = words_of(reply);
-    std::vector<ReleaseAnswer> answers;
-    answers.reserve(count);
-    while (answers.size() < count) {
-        const auto bits = words.number();
-        if (!bits || *bits < 0 || *bits > 3) return {};
-        answers.push_back({(*bits & 1) != 0, (*bits & 2) != 0});
-    }
-    if (!words.over()) return {};
-    return answers;
-}
-
 /// Returns: nothing for what the script does not answer.
-[[nodiscard]] inline std::optional<ReleaseAnswer> read_release(const Reply& reply) {
-    Words words = words_of(reply);
+[[nodiscard]] inline std::optional<ReleaseAnswer> read_release(Words words) {
     const auto bits = words.number();
     if (!bits || *bits < 0 || *bits > 3 || !words.over()) return std::nullopt;
     return ReleaseAnswer{(*bits & 1) != 0, (*bits & 2) != 0};
+}
+[[nodiscard]] inline std::optional<ReleaseAnswer> read_release(const Reply& reply) {
+    return read_release(words_of(reply));
+}
+
+/// What the release_all script answers about `count` locks to the request of that number.
+/// Returns: empty for what the script does not answer to it.
+[[nodiscard]] inline std::vector<ReleaseAnswer> read_release_all(const Reply& reply,
+                                                                 std::size_t count,
+                                                                 std::string_view number) {
+    std::vector<ReleaseAnswer> answers;
+    answers.reserve(count);
+    for (const std::string_view text : split_joint(reply, count, number)) {
+        const auto answer = read_release(Words{text});
+        if (!answer) return {};
+        answers.push_back(*answer);
+    }
+    return answers;
 }
 
 /// What the reweigh script answers.

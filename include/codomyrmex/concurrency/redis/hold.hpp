@@ -165,10 +165,16 @@ class Tenure {
     void mark_doubtful() noexcept { doubtful_ = true; }
     [[nodiscard]] bool doubtful() const noexcept { return doubtful_; }
 
-    /// How it stands, or stood, in the queue; empty if it never did.
+    /// How it may stand in the queue; empty if it surely does not.
     /// Threads: set as granted().
-    void stand_as(std::string waiter) noexcept { waiter_ = std::move(waiter); }
+    void stand_as(std::string waiter) noexcept {
+        waiter_ = std::move(waiter);
+        stood_ = true;
+    }
+    void leave_queue() noexcept { waiter_ = {}; }
     [[nodiscard]] const std::string& waiter() const noexcept { return waiter_; }
+    /// Whether it ever did.
+    [[nodiscard]] bool stood() const noexcept { return stood_; }
 
     /// True in the child of a fork, where this memory is a copy and the lease is the parent's.
     [[nodiscard]] bool forked() const noexcept { return mark_->in_child(); }
@@ -196,6 +202,7 @@ class Tenure {
     std::atomic<std::uint64_t> conversions_{0};
     bool handed_over_ = false;
     bool used_ = false;
+    bool stood_ = false;
     std::string waiter_;
     std::atomic<std::int64_t> acquired_{0};
     std::atomic<std::int64_t> term_{0};

@@ -210,8 +210,9 @@ class Link {
     // Moves what is unsent into the output.
     void fill_output() {
         if (queue.unsent() == 0) return;
-        requests_.fetch_add(queue.unsent(), std::memory_order_relaxed);
-        queue.take(output_, detail::BootClock::now(), Deadline::clock::now(), connections());
+        requests_.fetch_add(
+            queue.take(output_, detail::BootClock::now(), Deadline::clock::now(), connections()),
+            std::memory_order_relaxed);
     }
 
     void try_write(bool driven) {
@@ -240,24 +241,26 @@ class Link {
         if (!replies.empty()) {
             heard_ = Deadline::clock::now();
         }
-        for (Reply& reply : replies)
-            settle(queue.answer(std::move(reply)), ended);
+        std::vector<RequestPtr> answered;
+        for (Reply& reply : replies) {
+            const bool fits = queue.answer(std::move(reply), answered);
+            settle(std::exchange(answered, {}), ended);
+            if (!fits) return drop("the server sent the reply to another request", ended);
+        }
         if (got == Io::failed) drop(connection_.error(), ended);
     }
 
-    static void settle(RequestPtr request, Ended& ended) {
-        request->finished = true;
-        if (!request->abandoned) ended.push_back(std::move(request));
-    }
     static void settle(std::vector<RequestPtr> requests, Ended& ended) {
-        for (RequestPtr& request : requests)
-            settle(std::move(request), ended);
+        for (RequestPtr& request : requests) {
+            request->finished = true;
+            if (!request->abandoned) ended.push_back(std::move(request));
+        }
     }
 
     const Endpoint& endpoint_;
     const ClientOptions& options_;
     std::atomic<std::uint64_t> connections_{0};
-    std::atomic<std::uint64_t> requests_{0};  // that were written, each copy of them
+    std::atomic<std::uint64_t> requests_{0};  // commands that were written, each copy of them
     std::atomic<std::uint64_t> writes_{0};
     std::string output_;      // taken from the queue and not sent yet
     bool sending_ = false;    // the driver writes, without the mutex

@@ -13,6 +13,7 @@
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/socket_wait.hpp>
+#include <codomyrmex/concurrency/redis/command.hpp>
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/gathering.hpp>
 #include <codomyrmex/concurrency/redis/link.hpp>
@@ -50,38 +51,44 @@ class Pipeline {
     Pipeline& operator=(const Pipeline&) = delete;
     ~Pipeline() = default;
 
-    /// Sends the command `bytes` and waits for its reply, at most until `deadline`. A connection on
+    /// Sends `command` and waits for its reply, at most until `deadline`. A connection on
     /// which no reply comes for `response_timeout` is dropped, and this ends as unknown; a caller
     /// whose deadline comes first leaves it to the others, and its late reply is dropped.
     /// Throws: std::bad_alloc. Cost: one round trip.
-    [[nodiscard]] Exchange request(std::string bytes, Deadline deadline) {
+    [[nodiscard]] Exchange request(Command command, Deadline deadline) {
         const auto mine = std::make_shared<Request>();
-        mine->bytes = std::move(bytes);
+        mine->command = std::move(command);
         mine->deadline = deadline;
-        const Gathering::Present present{gathering_};
-        Lock lock{mutex_};
-        if (!add(mine)) return overflow();
-        if (!std::exchange(driving_, true)) {
-            drive(lock, mine);
-        } else {
-            // Not at the end of the round trip that is under way.
-            gathering_.gather(lock, deadline);
-            if (!gathering_.under_way()) write_now();
-            lock.unlock();
-            wait(mine);
+        {
+            const Gathering::Present present{gathering_};
+            Lock lock{mutex_};
+            if (!add(mine)) return overflow();
+            if (!std::exchange(driving_, true)) {
+                drive(lock, mine);
+            } else {
+                // Not at the end of the round trip that is under way.
+                gathering_.gather(lock, deadline);
+                if (!gathering_.under_way()) write_now();
+                lock.unlock();
+                wait(mine);
+            }
+        }
+        if (gathering_.left_behind()) {
+            const Lock lock{mutex_};
+            if (!driving_ && !gathering_.under_way()) write_now();
         }
         return std::move(mine->exchange);
     }
 
-    /// Sends the command `bytes` and returns. `then` is called once, with no lock held, by whoever
+    /// Sends `command` and returns. `then` is called once, with no lock held, by whoever
     /// reads the reply; it must be brief and must not call back. `repeat`: sent again after the
     /// connection broke, before all that comes later, until `deadline`. `corked`: leaves the
     /// writing to the next pump(), so that many go in one write.
     /// Throws: std::bad_alloc. Cost: nothing that the caller waits for.
-    void send(std::string bytes, Deadline deadline, bool repeat,
-              std::function<void(Exchange&)> then, bool corked = false) {
+    void send(Command command, Deadline deadline, bool repeat, std::function<void(Exchange&)> then,
+              bool corked = false) {
         const auto request = std::make_shared<Request>();
-        request->bytes = std::move(bytes);
+        request->command = std::move(command);
         request->deadline = deadline;
         request->repeat = repeat;
         request->then = std::move(then);
@@ -94,7 +101,8 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        if (!gathering_.under_way()) write_now();
+        const bool later = gathering_.under_way() || (!driving_ && gathering_.leave_behind());
+        if (!later) write_now();
         call_for_attention(lock);
     }
 

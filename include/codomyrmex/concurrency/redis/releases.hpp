@@ -131,20 +131,21 @@ class Releases {
         const Deadline gone = Deadline::after(tenure.key_gone_by(now) - now);
         const Script& script = scripts_of(tenure.identity().kind).release;
         const RequestNumber number = base_.next_number();
-        std::string bytes =
+        Command command =
             release_command(base_.how_to_call(script), tenure, base_.name.prefix, number);
-        send(std::move(bytes), gone, 1, [this, number, what = std::move(what)](Exchange& exchange) {
-            released(what, release_answer(number, exchange, read_release), exchange.repeated);
-        });
+        send(std::move(command), gone, 1,
+             [this, number, what = std::move(what)](Exchange& exchange) {
+                 released(what, answer_of(number, exchange), exchange.repeated);
+             });
     }
 
     // Sends a request that gives so many back.
-    void send(std::string bytes, Deadline gone, std::size_t count,
+    void send(Command command, Deadline gone, std::size_t count,
               std::function<void(Exchange&)> then) {
         // Before it is sent, for the answer may be there at once.
         under_way_.fetch_add(count, std::memory_order_relaxed);
         try {
-            base_.pipeline.send(std::move(bytes), gone, true, std::move(then));
+            base_.pipeline.send(std::move(command), gone, true, std::move(then));
         } catch (...) {
             under_way_.fetch_sub(count, std::memory_order_relaxed);
             throw;
@@ -176,9 +177,10 @@ class Releases {
         if (exchange.reply.is_error()) base_.forget(release_all_script);
         std::vector<ReleaseAnswer> answers;
         try {
-            answers = release_answer(number, exchange, [&](const Reply& reply) {
-                return read_release_all(reply, some.size());
-            });
+            if (exchange.outcome == Exchange::Outcome::answered && !exchange.reply.is_error()) {
+                answers = read_release_all(exchange.reply, some.size(), number.text());
+                if (answers.empty()) base_.pipeline.disconnect(exchange.connection);
+            }
         } catch (const std::exception&) {
             // Out of memory: they are given back once more, one by one.
         }
@@ -188,13 +190,10 @@ class Releases {
         }
     }
 
-    // What `read` makes of the answer to a release, on whatever thread; or of none, what it makes
-    // of another's.
-    template <class Read>
-    [[nodiscard]] auto release_answer(RequestNumber number, Exchange& exchange, Read read)
-        -> decltype(read(exchange.reply)) {
+    // The answer to a release, on whatever thread; nothing if there is none.
+    [[nodiscard]] std::optional<ReleaseAnswer> answer_of(RequestNumber number, Exchange& exchange) {
         if (exchange.outcome != Exchange::Outcome::answered || exchange.reply.is_error()) return {};
-        if (number.take_from(exchange.reply)) return read(exchange.reply);
+        if (number.take_from(exchange.reply)) return read_release(exchange.reply);
         // Of another request: which reply belongs to which is anybody's guess from here on.
         base_.pipeline.disconnect(exchange.connection);
         return {};

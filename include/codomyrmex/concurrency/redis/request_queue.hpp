@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
 // The requests of one connection in their order, without I/O: those not yet sent, and those sent
-// and not yet answered. A reply belongs to the oldest that is unanswered, so one whose caller gave
-// up keeps its place. When the connection breaks, what was sent ends as unknown, or stays to be
-// sent again if it was asked to; what was not sent stays.
+// and not yet answered. Those that are alike and sent at the same time go in one call of a script
+// (command.hpp). A reply belongs to the oldest that is unanswered, so one whose caller gave up
+// keeps its place. When the connection breaks, what was sent ends as unknown, or stays to be sent
+// again if it was asked to; what was not sent stays.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_REQUEST_QUEUE_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_REQUEST_QUEUE_HPP
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/wait_word.hpp>
+#include <codomyrmex/concurrency/redis/command.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
+#include <codomyrmex/concurrency/redis/script_calls.hpp>
+#include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -21,6 +25,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -49,15 +54,14 @@ struct Request {
     static constexpr std::uint32_t drive = 1;  ///< it is this thread's turn to use the socket
     static constexpr std::uint32_t done = 2;   ///< `exchange` is final
 
-    std::string bytes{};                    ///< the command in the server's format
+    Command command{};
     Deadline deadline = Deadline::never();  ///< when nobody is interested any more
     bool repeat = false;                    ///< to be sent again after a connection broke
     std::function<void(Exchange&)> then{};  ///< called when it is done, where no thread waits
 
     Exchange exchange{};
-    Deadline::time_point asked{};  ///< when it was sent for the last time
-    bool abandoned = false;        ///< its caller gave up
-    bool finished = false;         ///< `exchange` is final, though the thread may not know yet
+    bool abandoned = false;  ///< its caller gave up
+    bool finished = false;   ///< `exchange` is final, though the thread may not know yet
     detail::WaitWord state{waiting};
 
     [[nodiscard]] bool has_thread() const noexcept { return !then && !abandoned; }
@@ -68,6 +72,9 @@ using RequestPtr = std::shared_ptr<Request>;
 /// Not thread-safe.
 class RequestQueue {
   public:
+    /// So many requests at most go in one call: a script that takes long holds up everybody.
+    static constexpr std::size_t most_joint = 100;
+
     explicit RequestQueue(std::size_t bound) noexcept : bound_{bound} {}
 
     /// Puts it behind the others. Returns: false if there are too many.
@@ -77,41 +84,79 @@ class RequestQueue {
         return true;
     }
 
-    [[nodiscard]] std::size_t size() const noexcept { return unsent_.size() + sent_.size(); }
+    [[nodiscard]] std::size_t size() const noexcept { return unsent_.size() + in_calls_; }
     [[nodiscard]] std::size_t unsent() const noexcept { return unsent_.size(); }
+    /// How many replies are owed.
     [[nodiscard]] std::size_t unanswered() const noexcept { return sent_.size(); }
 
     /// When the oldest that is unanswered was sent. Requires: there is one.
-    [[nodiscard]] Deadline::time_point oldest() const noexcept { return sent_.front()->asked; }
+    [[nodiscard]] Deadline::time_point oldest() const noexcept { return sent_.front().asked; }
 
     /// Appends all that is unsent to `output`; from here on it counts as sent, at `now`, over the
     /// connection number `connection`.
-    void take(std::string& output, BootTime now, Deadline::time_point steady_now,
-              std::uint64_t connection) {
+    /// Returns: how many replies are owed for it.
+    std::size_t take(std::string& output, BootTime now, Deadline::time_point steady_now,
+                     std::uint64_t connection) {
+        const std::size_t before = sent_.size();
+        // Where those begin that may be put together: nothing overtakes what goes by itself.
+        std::size_t run = before;
         for (; !unsent_.empty(); unsent_.pop_front()) {
             const RequestPtr& request = unsent_.front();
-            output += request->bytes;
-            sent_.push_back(request);
             Exchange& exchange = request->exchange;
             exchange.repeated = exchange.outcome == Exchange::Outcome::unknown;
             exchange.outcome = Exchange::Outcome::unknown;
             exchange.sent = now;
             exchange.connection = connection;
-            request->asked = steady_now;
+            if (request->command.parts.joint == nullptr || connection == apart_on_) {
+                sent_.push_back({request, {}, steady_now});
+                run = sent_.size();
+            } else {
+                join(request, run, steady_now);
+            }
+            ++in_calls_;
         }
+        for (std::size_t i = before; i < sent_.size(); ++i)
+            append(output, sent_[i], connection);
+        return sent_.size() - before;
     }
 
-    /// The request that `reply` answers, with the reply in it unless its caller gave up; null if
-    /// nothing was asked.
-    [[nodiscard]] RequestPtr answer(Reply reply) {
-        if (sent_.empty()) return nullptr;
-        RequestPtr request = std::move(sent_.front());
-        sent_.pop_front();
-        // What was given up belongs to its caller again.
-        if (request->abandoned) return request;
-        request->exchange.outcome = Exchange::Outcome::answered;
-        request->exchange.reply = std::move(reply);
-        return request;
+    /// `reply` belongs to the oldest that is unanswered. Puts whom it answers into `answered`, with
+    /// the reply in it unless its caller gave up. What an error says of several at once is asked
+    /// again for each by itself.
+    /// Returns: false, and does nothing, if it is no answer to that: which reply belongs to which
+    /// is anybody's guess from here on.
+    /// Throws: std::bad_alloc.
+    [[nodiscard]] bool answer(Reply reply, std::vector<RequestPtr>& answered) {
+        if (sent_.empty()) return false;
+        answered.reserve(answered.size() + sent_.front().count());
+        if (sent_.front().others.empty()) {
+            answered.push_back(given(take_oldest().first, std::move(reply)));
+            return true;
+        }
+        if (reply.is_error()) {
+            refused(take_oldest(), classify(reply.text).kind);
+            return true;
+        }
+        const std::string number{sent_.front().first->command.number_text()};
+        const auto answers = split_joint(reply, sent_.front().count(), number);
+        if (answers.empty()) return false;
+        std::vector<RequestPtr> again;
+        std::size_t i = 0;
+        take_oldest().for_each([&](RequestPtr& request) {
+            const std::string_view text = answers[i++];
+            if (text.empty() && !request->abandoned) {
+                request->command.parts.joint = nullptr;
+                again.push_back(std::move(request));
+                return;
+            }
+            Reply its;
+            its.type = Reply::Type::string;
+            its.text = text;
+            its.text += request->command.number_text();
+            answered.push_back(given(std::move(request), std::move(its)));
+        });
+        send_again(std::move(again));
+        return true;
     }
 
     /// The caller of `request` gives up. What was sent keeps its place.
@@ -124,15 +169,17 @@ class RequestQueue {
     /// The connection broke. Returns: what ends by that.
     [[nodiscard]] std::vector<RequestPtr> disconnect(const std::string& why) {
         std::vector<RequestPtr> ended;
-        std::deque<RequestPtr> again;
-        for (RequestPtr& request : sent_) {
-            if (request->abandoned) continue;
-            request->exchange.error = why;
-            (request->repeat ? again.emplace_back() : ended.emplace_back()) = std::move(request);
+        std::vector<RequestPtr> again;
+        for (Sent& sent : sent_) {
+            sent.for_each([&](RequestPtr& request) {
+                if (request->abandoned) return;
+                request->exchange.error = why;
+                (request->repeat ? again : ended).push_back(std::move(request));
+            });
         }
         sent_.clear();
-        unsent_.insert(unsent_.begin(), std::make_move_iterator(again.begin()),
-                       std::make_move_iterator(again.end()));
+        in_calls_ = 0;
+        send_again(std::move(again));
         return ended;
     }
 
@@ -152,18 +199,109 @@ class RequestQueue {
 
     /// The first whose thread waits; null if there is none.
     [[nodiscard]] RequestPtr first_waiting() const {
-        for (const auto* queue : {&sent_, &unsent_}) {
-            for (const RequestPtr& request : *queue) {
+        for (const Sent& sent : sent_) {
+            if (sent.first->has_thread()) return sent.first;
+            for (const RequestPtr& request : sent.others) {
                 if (request->has_thread()) return request;
             }
+        }
+        for (const RequestPtr& request : unsent_) {
+            if (request->has_thread()) return request;
         }
         return nullptr;
     }
 
   private:
+    // What one reply is owed for.
+    struct Sent {
+        RequestPtr first{};
+        std::vector<RequestPtr> others{};  // that go in the same call
+        Deadline::time_point asked{};
+
+        [[nodiscard]] std::size_t count() const noexcept { return 1 + others.size(); }
+        template <class Do>
+        void for_each(Do what) {
+            what(first);
+            for (RequestPtr& request : others)
+                what(request);
+        }
+    };
+
+    // Puts it to those that it joins, among those from `run` on.
+    void join(const RequestPtr& request, std::size_t run, Deadline::time_point asked) {
+        const Command& command = request->command;
+        const auto begin = sent_.begin() + static_cast<std::ptrdiff_t>(run);
+        const auto same = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
+            return sent.count() < most_joint && sent.first->command.joins(command);
+        });
+        if (same != sent_.end()) {
+            same->others.push_back(request);
+            return;
+        }
+        const auto behind = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
+            return sent.first->command.parts.joint->rank > command.parts.joint->rank;
+        });
+        sent_.insert(behind, {request, {}, asked});
+    }
+
+    void append(std::string& output, const Sent& sent, std::uint64_t connection) {
+        if (sent.others.empty()) {
+            output += sent.first->command.bytes;
+            return;
+        }
+        std::vector<const Command*> commands{&sent.first->command};
+        commands.reserve(sent.count());
+        for (const RequestPtr& request : sent.others)
+            commands.push_back(&request->command);
+        const Script& script = sent.first->command.parts.joint->script;
+        append_joint(output, calls_.how_to_call(script, connection), commands);
+    }
+
+    [[nodiscard]] Sent take_oldest() noexcept {
+        Sent oldest = std::move(sent_.front());
+        sent_.pop_front();
+        in_calls_ -= oldest.count();
+        return oldest;
+    }
+
+    // What was given up belongs to its caller again.
+    [[nodiscard]] static RequestPtr given(RequestPtr request, Reply reply) noexcept {
+        if (request->abandoned) return request;
+        request->exchange.outcome = Exchange::Outcome::answered;
+        request->exchange.reply = std::move(reply);
+        return request;
+    }
+
+    // A call for several was refused.
+    void refused(Sent sent, ServerErrorKind kind) {
+        using enum ServerErrorKind;
+        const bool unknown_script = kind == load_script;
+        if (unknown_script) calls_.forget(sent.first->command.parts.joint->script);
+        std::vector<RequestPtr> again;
+        sent.for_each([&](RequestPtr& request) {
+            if (request->abandoned) return;
+            if (!unknown_script) request->command.parts.joint = nullptr;
+            again.push_back(std::move(request));
+        });
+        // Where it will be so the next time, as where their keys may lie apart.
+        const bool passes = kind == retry || kind == rediscover || kind == unknown_outcome;
+        if (!unknown_script && !passes && !again.empty()) {
+            apart_on_ = again.front()->exchange.connection;
+        }
+        send_again(std::move(again));
+    }
+
+    void send_again(std::vector<RequestPtr> requests) {
+        unsent_.insert(unsent_.begin(), std::make_move_iterator(requests.begin()),
+                       std::make_move_iterator(requests.end()));
+    }
+
     std::size_t bound_;
     std::deque<RequestPtr> unsent_;
-    std::deque<RequestPtr> sent_;
+    std::deque<Sent> sent_;
+    std::size_t in_calls_ = 0;    // requests among those that were sent
+    ScriptCalls calls_;           // which joint scripts the server knows
+    std::uint64_t apart_on_ = 0;  // the connection on which each goes by itself
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -7,7 +7,7 @@
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_SCRIPT_CALLS_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_SCRIPT_CALLS_HPP
 
-#include <codomyrmex/concurrency/redis/commands.hpp>
+#include <codomyrmex/concurrency/redis/command.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 
 #include <algorithm>

@@ -22,6 +22,7 @@ enum class ScriptId : std::uint8_t {
     release,
     renew,
     acquire_all,
+    acquire_each,
     release_all,
     renew_all,
     acquire_permits,
@@ -35,7 +36,7 @@ enum class ScriptId : std::uint8_t {
     quorum_release,
     none,  ///< a command of the server's
 };
-inline constexpr std::size_t script_count = 16;
+inline constexpr std::size_t script_count = 17;
 
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.
@@ -185,38 +186,11 @@ inline constexpr char lua_pass_on[] =
 end
 )lua";
 
-/// Takes the lock if it is free and nobody waits longer, or again if it is this token's already
-/// (then the reply of an earlier try was lost; the lease begins anew, under a larger fencing token:
-/// with the old one and what was left of the old time, two holders could believe to be valid
-/// together). Else, if a waiter is given, joins the queue, once: a repetition keeps its place.
-/// A free lock that others wait for is passed on, perhaps to oneself.
-///
-/// KEYS: the lock, its fence, its queue. ARGV: token; time to live in ms; text for people; the
-/// server time after which nothing is to be done, or empty; how many fencing tokens; the prefix of
-/// channels; the waiter, or empty to try only; the request's number.
-/// Answers 1, server time, fence, how many; or, held by another, 0, server time, how many wait
-/// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
-/// time.
-/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body =
-    join(lua_time,
-         R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
-if there == 0 and ARGV[5] == '1' and (ARGV[4] == '' or now <= ARGV[4]) then
-    local last = redis.call('SET', KEYS[2], now, 'PX', '86400000', 'GET')
-    if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
-        redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[2])
-        return '1 ' .. now .. ' ' .. now .. ' 1 ' .. ARGV[8]
-    end
-    redis.call('SET', KEYS[2], last)
-end
-local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
-local token, ttl, text, not_after, block, prefix, waiter, number =
-    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-)lua",
-         lua_words, lua_stand,
-         R"lua(local holder = there ~= 0 and redis.call('GET', lock)
-local late = not_after ~= '' and now > not_after
-if holder and not late and not is_token(holder, token) then
+// Gives held(...): what the acquire script answers if another holds the lock; nothing if it is
+// free, or this token's. `there`: how many there are of the lock and its queue.
+inline constexpr char lua_held[] =
+    R"lua(local function held(lock, queue, prefix, token, waiter, holder, there)
+    if not holder or is_token(holder, token) then return nil end
     local left = redis.call('PTTL', lock)
     if left == -1 then
         return redis.error_reply('FOREIGNKEY the lock key has no expiry, so this library did not write it')
@@ -226,32 +200,75 @@ if holder and not late and not is_token(holder, token) then
     if rank >= 0 and keeps then redis.pcall('PUBLISH', prefix .. 'wake:' .. keeps, 'wanted ' .. lock) end
     return say(0, now, rank, left > 1e11 and 1e11 or left, number)
 end
-)lua",
-         lua_draw, lua_first_alive, lua_pass_on, R"lua(if holder and is_token(holder, token) then
+)lua";
+
+// Gives take(...): the same if it is free, or this token's.
+inline constexpr char lua_take[] =
+    R"lua(local function take(lock, fence_key, queue, prefix, token, waiter, ttl, text, block, late, holder, there)
+    if holder and is_token(holder, token) then
+        local fence, drawn = draw(fence_key, block)
+        if not fence then return foreign_fence end
+        redis.call('PEXPIRE', lock, ttl)
+        return say(1, now, fence, drawn, number)
+    end
+    if late then return say(2, now, number) end
+    local first = there ~= 0 and redis.call('ZRANGE', queue, 0, 0)[1]
+    if first and first ~= waiter then
+        if waiter ~= '' then stand(queue, waiter) end
+        local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
+        if outcome == 'foreign' then return foreign_fence end
+        if outcome == 'granted' or outcome == 'more' then
+            return say(0, now, stand(queue, waiter), left or 0, number)
+        end
+    end
     local fence, drawn = draw(fence_key, block)
     if not fence then return foreign_fence end
-    redis.call('PEXPIRE', lock, ttl)
+    if first and waiter ~= '' then redis.call('ZREM', queue, waiter) end
+    redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
     return say(1, now, fence, drawn, number)
 end
-if late then return say(2, now, number) end
-local first = there ~= 0 and redis.call('ZRANGE', queue, 0, 0)[1]
-if first and first ~= waiter then
-    if waiter ~= '' then stand(queue, waiter) end
-    local outcome, left = pass_on(lock, fence_key, queue, prefix, waiter)
-    if outcome == 'foreign' then return foreign_fence end
-    if outcome == 'granted' or outcome == 'more' then
-        return say(0, now, stand(queue, waiter), left or 0, number)
+)lua";
+
+/// Takes the lock if it is free and nobody waits longer, or again if it is this token's already
+/// (then the reply of an earlier try was lost; the lease begins anew, under a larger fencing token:
+/// with the old one and what was left of the old time, two holders could believe to be valid
+/// together). Else, if a waiter is given, joins the queue, once: a repetition keeps its place.
+/// A free lock that others wait for is passed on, perhaps to oneself.
+///
+/// KEYS: the lock, its fence, its queue. ARGV: token; the waiter, or empty to try only; text for
+/// people; time to live in ms; how many fencing tokens; the prefix of channels; the server time
+/// after which nothing is to be done, or empty; the request's number.
+/// Answers 1, server time, fence, how many; or, held by another, 0, server time, how many wait
+/// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
+/// time.
+/// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
+inline constexpr auto acquire_body = join(
+    lua_time,
+    R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
+if there == 0 and ARGV[5] == '1' and (ARGV[7] == '' or now <= ARGV[7]) then
+    local last = redis.call('SET', KEYS[2], now, 'PX', '86400000', 'GET')
+    if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
+        redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[4])
+        return '1 ' .. now .. ' ' .. now .. ' 1 ' .. ARGV[8]
     end
+    redis.call('SET', KEYS[2], last)
 end
-local fence, drawn = draw(fence_key, block)
-if not fence then return foreign_fence end
-if first and waiter ~= '' then redis.call('ZREM', queue, waiter) end
-redis.call('SET', lock, token .. ' ' .. text .. ' ' .. time[1], 'NX', 'PX', ttl)
-return say(1, now, fence, drawn, number)
+local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+local token, waiter, text, ttl, block, prefix, not_after, number =
+    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local holder = there ~= 0 and redis.call('GET', lock)
+local late = not_after ~= '' and now > not_after
+)lua",
+    lua_words, lua_stand, lua_held,
+    R"lua(local answer = not late and held(lock, queue, prefix, token, waiter, holder, there)
+if answer then return answer end
+)lua",
+    lua_draw, lua_first_alive, lua_pass_on, lua_take,
+    R"lua(return take(lock, fence_key, queue, prefix, token, waiter, ttl, text, block, late, holder, there)
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "64683e98525424c550f3e248c06ebc1dc930a12f",
+                                       "5417ecbc4a10341c78154971b12c9a6cb8aaaa73",
                                        {acquire_body.data(), acquire_body.size()}};
 
 // Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's

@@ -34,6 +34,9 @@ class YieldPolicy {
         return false;
     }
 
+    /// Whether worth_it() would say so. Changes nothing.
+    [[nodiscard]] bool pays() const noexcept { return skip_.load(std::memory_order_relaxed) == 0; }
+
     /// A yield took so long and brought so many requests.
     void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
         const auto saved = saving * static_cast<std::int64_t>(gained);
