@@ -366,12 +366,22 @@ TEST_CASE("One alone goes by itself, and so does what has not the rest in common
 
 TEST_CASE("Locks are given back before others are asked for, and nothing overtakes the rest") {
     RequestQueue queue{20};
+    for (const auto& each :
+         {joinable("x"), joinable("r", first_of_all), joinable("y"), joinable("s", first_of_all)})
+        REQUIRE(queue.add(each));
+    // By themselves, for their joint call might be refused.
+    CHECK(take(queue) == joinable("r")->command.bytes + joinable("s")->command.bytes +
+                             call(behind, false, {"x", "y"}));
+    std::vector<RequestPtr> answered;
+    for (const char* reply : {"1 #r", "1 #s", "1 ,1 ,#x"})
+        REQUIRE(queue.answer(answers(reply), answered));
+    CHECK(answered.size() == 4);
     for (const auto& each : {joinable("a"), joinable("r", first_of_all), joinable("b"),
                              joinable("s", first_of_all), request("by itself"), joinable("d"),
                              joinable("t", first_of_all), joinable("u", first_of_all)})
         REQUIRE(queue.add(each));
     const std::string d = joinable("d")->command.bytes;
-    CHECK(take(queue) == call(first_of_all, false, {"r", "s"}) + call(behind, false, {"a", "b"}) +
+    CHECK(take(queue) == call(first_of_all, false, {"r", "s"}) + call(behind, true, {"a", "b"}) +
                              "by itself" + call(first_of_all, true, {"t", "u"}) + d);
 }
 

@@ -123,12 +123,14 @@ class Batch {
         }
         const std::optional<AcquireAllAnswer> answer = ask(question, deadline, result.failure);
         if (!answer) return end(TriedAll::Outcome::apart);
+        const BootTime answered = detail::BootClock::now();
         for (std::size_t i = 0; i < question.places.size(); ++i) {
             Attempt& attempt = attempts[question.places[i]];
             if (answer->outcome != AcquireAllAnswer::Outcome::granted) {
                 attempt.refused();
             } else {
-                attempt.granted({answer->fence, question.block, question.sent, first.ttl, {}});
+                attempt.granted({answer->fence, question.block, question.sent, first.ttl, {}},
+                                answered);
             }
         }
         if (answer->outcome == AcquireAllAnswer::Outcome::held) {
@@ -157,7 +159,7 @@ class Batch {
         Attempt& operator=(const Attempt&) = delete;
         ~Attempt() {
             if (tenure_ && !obtained_) batch_.keeper_.give_up(tenure_);
-            if (turn_) asked(nullptr);
+            if (turn_) asked(nullptr, detail::BootClock::now());
             if (hold_) give_back();
             if (!taken_) batch_.keeper_.queues.leave(identity_->lock_key);
         }
@@ -172,7 +174,7 @@ class Batch {
                 turn_ = entry == LocalQueue::Entry::asks;
             }
             if (entry == LocalQueue::Entry::has) {
-                hold_ = batch_.turns_.use(*line_, me.tenure, false);
+                hold_ = batch_.turns_.use(*line_, me.tenure, false, now);
             } else if (me.tenure) {
                 // One that was retained, and will not do.
                 batch_.keeper_.release(me.tenure, nullptr);
@@ -191,12 +193,12 @@ class Batch {
         // Nothing was taken, so there is nothing to give up.
         void refused() noexcept { tenure_ = nullptr; }
 
-        void granted(const Grant& grant) {
-            if (!tenure_->granted(grant, detail::BootClock::now())) return;
+        void granted(const Grant& grant, BootTime now) {
+            if (!tenure_->granted(grant, now)) return;
             batch_.keeper_.watch(tenure_, grant.since);
             obtained_ = true;
-            asked(tenure_);
-            hold_ = batch_.turns_.use(*line_, tenure_, false);
+            asked(tenure_, now);
+            hold_ = batch_.turns_.use(*line_, tenure_, false, now);
         }
 
         [[nodiscard]] bool has_hold() const noexcept { return hold_ != nullptr; }
@@ -221,10 +223,10 @@ class Batch {
             }
         }
 
-        void asked(const std::shared_ptr<Tenure>& tenure) noexcept {
+        void asked(const std::shared_ptr<Tenure>& tenure, BootTime now) noexcept {
             std::string failure;
             turn_ = false;
-            batch_.turns_.asked(*line_, tenure, failure, detail::BootClock::now());
+            batch_.turns_.asked(*line_, tenure, failure, now, now);
         }
 
         Batch& batch_;

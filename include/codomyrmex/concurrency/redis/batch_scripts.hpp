@@ -3,6 +3,8 @@
 // The Lua scripts for several locks of one client at once: taken all or none, extended, given back.
 // Each does for many in one call what its namesake in scripts.hpp does for one; see there for what
 // all scripts have in common. All keys of a call must lie on one server.
+//
+// What is done for each is done through locals, for a global costs the server another look-up.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_BATCH_SCRIPTS_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_BATCH_SCRIPTS_HPP
@@ -54,7 +56,8 @@ inline constexpr Script renew_all_script{ScriptId::renew_all,
 /// request's number; then the token of each.
 /// Answers 1, server time, which is the first fencing token of each; 0, server time, which one is
 /// held by another, counted from 0; 2, server time, if it came too late; 3, server time, if they
-/// must be taken one by one, for only the acquire script knows what to do with one of them.
+/// must be taken one by one, for only the acquire script knows what to do with one of them. Of what
+/// is not taken, a fencing token may be skipped.
 inline constexpr auto acquire_all_body = join(
     lua_time, lua_words,
     R"lua(local ttl, text, not_after, block, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -76,25 +79,26 @@ for i = 1, there == 0 and 0 or count do
     end
 end
 if there ~= 0 then return say(3, now, number) end
-for _, last in ipairs(redis.call('MGET', unpack(fences))) do
-    if last and not (#last == 19 and last < now and not string.find(last, '%D')) then
+local call, find, keys, words = redis.call, string.find, KEYS, ARGV
+-- First what may be of another type.
+for i = 1, count do
+    local last = call('SET', fences[i], now, 'PX', '86400000', 'GET')
+    if last and not (#last == 19 and last < now and not find(last, '%D')) then
+        call('SET', fences[i], last)
         return say(3, now, number)
     end
+    if block ~= '1' then call('INCRBY', fences[i], block - 1) end
 end
 local holder = ' ' .. text .. ' ' .. time[1]
--- First what may be of another type. With GET, for nothing costs less to answer than OK.
+-- With GET, for nothing costs less to answer than OK.
 for i = 1, count do
-    redis.call('SET', fences[i], now, 'PX', '86400000', 'GET')
-    if block ~= '1' then redis.call('INCRBY', fences[i], block - 1) end
-end
-for i = 1, count do
-    redis.call('SET', KEYS[3 * i - 2], ARGV[i + 5] .. holder, 'PX', ttl, 'GET')
+    call('SET', keys[3 * i - 2], words[i + 5] .. holder, 'PX', ttl, 'GET')
 end
 return say(1, now, number)
 )lua");
 inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "acquire all",
-                                           "4c0d389f169b1a201750c8ac034967d48fa3f437",
+                                           "86903bd1a0dfe53fb9dab9990f734c6b12c64bb5",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
 /// What the acquire script does for one lock, for several that are asked for at the same time,
@@ -118,27 +122,28 @@ if not_after ~= '' and now > not_after then return string.rep(',', count) .. ARG
     return held(lock, queue, prefix, token, waiter, holder, there) or
         take(lock, fence_key, queue, prefix, token, waiter, ttl, text, block, false, holder, there)
 end
+local call, try, find, keys, words = redis.call, redis.pcall, string.find, KEYS, ARGV
 local places, answers = {}, {}
 for i = 1, count do
-    places[2 * i - 1], places[2 * i] = KEYS[3 * i - 2], KEYS[3 * i]
+    places[2 * i - 1], places[2 * i] = keys[3 * i - 2], keys[3 * i]
 end
-local free = block == '1' and redis.call('EXISTS', unpack(places)) == 0
+local free = block == '1' and call('EXISTS', unpack(places)) == 0
 local began, granted = ' ' .. time[1], '1 ' .. now .. ' ' .. now .. ' 1 '
 for i = 1, count do
-    local lock, fence_key, queue = KEYS[3 * i - 2], KEYS[3 * i - 1], KEYS[3 * i]
-    local token, waiter, text = ARGV[3 * i + 3], ARGV[3 * i + 4], ARGV[3 * i + 5]
+    local lock, fence_key, queue = keys[3 * i - 2], keys[3 * i - 1], keys[3 * i]
+    local token, waiter, text = words[3 * i + 3], words[3 * i + 4], words[3 * i + 5]
     local simple, last = free, nil
-    if not free and block == '1' then simple = redis.call('EXISTS', lock, queue) == 0 end
+    if not free and block == '1' then simple = call('EXISTS', lock, queue) == 0 end
     if simple then
-        last = redis.pcall('SET', fence_key, now, 'PX', '86400000', 'GET')
+        last = try('SET', fence_key, now, 'PX', '86400000', 'GET')
         simple = not last or
-            (type(last) == 'string' and #last == 19 and last < now and not string.find(last, '%D'))
+            (type(last) == 'string' and #last == 19 and last < now and not find(last, '%D'))
     end
     if simple then
-        redis.call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
+        call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
         answers[i] = granted
     else
-        if type(last) == 'string' then redis.call('SET', fence_key, last) end
+        if type(last) == 'string' then call('SET', fence_key, last) end
         local done, answer = pcall(acquire, lock, fence_key, queue, token, waiter, text)
         answers[i] = done and type(answer) == 'string' and answer or ''
     end
@@ -148,7 +153,7 @@ return table.concat(answers, ',')
 )lua");
 inline constexpr Script acquire_each_script{ScriptId::acquire_each,
                                             "acquire each",
-                                            "c2de530b8e4f656dc891b2a7f82351796c8056e6",
+                                            "75eb432c1c68b4f8d387d42cdf7334d643698f17",
                                             {acquire_each_body.data(), acquire_each_body.size()}};
 
 /// The release script for several locks whose tokens do not stand in a queue.
@@ -157,21 +162,26 @@ inline constexpr Script acquire_each_script{ScriptId::acquire_each,
 /// channels; then the token of each.
 /// Answers for each what the release script does, without the number, and a comma; then the number.
 inline constexpr auto release_all_body =
-    join(lua_words, R"lua(local count = #KEYS / 3
+    join(R"lua(local count = #KEYS / 3
 local locks, queues = {}, {}
 for i = 1, count do
     locks[i], queues[i] = KEYS[3 * i - 2], KEYS[3 * i]
 end
+local find, byte, words = string.find, string.byte, ARGV
 local ours = 0
-for i, holder in ipairs(redis.call('MGET', unpack(locks))) do
-    if is_token(holder, ARGV[i + 2]) then ours = ours + 1 end
+-- Without the right to do so, it is an error that has no elements.
+for i, holder in ipairs(redis.pcall('MGET', unpack(locks))) do
+    local token = words[i + 2]
+    if holder and find(holder, token, 1, true) == 1 and byte(holder, #token + 1) == 32 then
+        ours = ours + 1
+    end
 end
 if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
     redis.call('DEL', unpack(locks))
     return string.rep('1 ,', count) .. ARGV[1]
 end
 )lua",
-         lua_time, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+         lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
          R"lua(local answers = {}
 for i = 1, count do
     local holder = redis.call('GET', locks[i])
@@ -182,7 +192,7 @@ return table.concat(answers, ' ,')
 )lua");
 inline constexpr Script release_all_script{ScriptId::release_all,
                                            "release all",
-                                           "edc7e50fc219e368e77e6bf7ac8606fea583e048",
+                                           "1dae3f9d0ba93cbe596b4eabb8bfc21675f90e0f",
                                            {release_all_body.data(), release_all_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

@@ -81,7 +81,9 @@ class Claimant {
         std::array<char, 17> number{};
         const auto end = std::to_chars(number.data(), number.data() + number.size(),
                                        counter_.fetch_add(1, std::memory_order_relaxed), 16);
-        std::string token = keeper_.name.id;
+        std::string token;
+        token.reserve(keeper_.name.id.size() + 1 + number.size() + 1);
+        token += keeper_.name.id;
         token += '-';
         token.append(number.data(), end.ptr);
         if (options.retain != options.retain.zero()) token += 'r';

@@ -242,11 +242,10 @@ class Link {
             heard_ = Deadline::clock::now();
         }
         std::vector<RequestPtr> answered;
-        for (Reply& reply : replies) {
-            const bool fits = queue.answer(std::move(reply), answered);
-            settle(std::exchange(answered, {}), ended);
-            if (!fits) return drop("the server sent the reply to another request", ended);
-        }
+        const bool fit = std::ranges::all_of(
+            replies, [&](Reply& reply) { return queue.answer(std::move(reply), answered); });
+        settle(std::move(answered), ended);
+        if (!fit) return drop("the server sent the reply to another request", ended);
         if (got == Io::failed) drop(connection_.error(), ended);
     }
 

@@ -119,23 +119,24 @@ class LocalTurns {
         return static_cast<std::uint64_t>(options.max_local_handovers) + 1;
     }
 
-    /// It has asked, since `began`, and got `tenure`, or null. `failure`: why it had no answer, or
-    /// empty; the one of before comes back in it.
+    /// It has asked, from `began` to `now`, and got `tenure`, or null. `failure`: why it had no
+    /// answer, or empty; the one of before comes back in it.
     void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure, std::string& failure,
-               BootTime began) noexcept {
+               BootTime began, BootTime now) noexcept {
         const std::lock_guard guard{line.mutex};
         if (line.failure.empty()) line.unanswered_since = began;
         line.failure.swap(failure);
         if (tenure) line.wanted = false;
-        line.queue.asked(tenure, detail::BootClock::now());
+        line.queue.asked(tenure, now);
     }
 
-    /// A hold of `tenure`, whose use is the caller's. Returns: null if it is lost already.
+    /// A hold of `tenure`, whose use is the caller's, from `now` on. Returns: null if it is lost
+    /// already.
     [[nodiscard]] std::shared_ptr<Hold> use(LocalQueues::Line& line,
-                                            const std::shared_ptr<Tenure>& tenure, bool contended) {
+                                            const std::shared_ptr<Tenure>& tenure, bool contended,
+                                            BootTime now) {
         GiveUpUnless give_up{keeper_, line, tenure};
         auto hold = std::make_shared<Hold>(tenure, contended);
-        const BootTime now = detail::BootClock::now();
         tenure->passed_on(now);
         tenure->used_by(hold);
         // After that: whoever finds it lost from now on tells this hold.
@@ -181,12 +182,13 @@ class LocalTurns {
         LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
         const Wait& wait) {
         const BootTime entered = detail::BootClock::now();
-        for (bool contended = false;;) {
+        BootTime now = entered;
+        for (bool contended = false;; now = detail::BootClock::now()) {
             LocalWaiter me{*identity};
             LocalQueue::Entry entry = LocalQueue::Entry::busy;
             {
                 const std::lock_guard guard{line.mutex};
-                entry = line.queue.enter(me, wait.for_holders, detail::BootClock::now());
+                entry = line.queue.enter(me, wait.for_holders, now);
             }
             if (entry == LocalQueue::Entry::busy) return nullptr;
             bool has = entry == LocalQueue::Entry::has;
@@ -194,12 +196,15 @@ class LocalTurns {
                 contended = true;
                 if (!stand_in_line(line, me, wait)) return nullptr;
                 has = me.state.load() == LocalWaiter::has;
+                now = detail::BootClock::now();
             }
             if (has) {
-                if (auto hold = use(line, me.tenure, contended)) return hold;
+                if (auto hold = use(line, me.tenure, contended, now)) return hold;
                 continue;
             }
-            if (auto hold = ask(line, identity, wait, entered, contended, me.tenure)) return *hold;
+            if (auto hold = ask(line, identity, wait, entered, now, contended, me.tenure)) {
+                return *hold;
+            }
         }
     }
 
@@ -217,36 +222,36 @@ class LocalTurns {
         return me.state.load() != LocalWaiter::left;
     }
 
-    // Asks the server. Returns: the hold, or null if it was not obtained; nothing if it was lost at
+    // Asks the server, beginning at `began`. Returns: the hold, or null if it was not obtained; nothing if it was lost at
     // once, to try again.
     [[nodiscard]] std::optional<std::shared_ptr<Hold>> ask(
         LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
-        const Wait& wait, BootTime entered, bool contended,
+        const Wait& wait, BootTime entered, BootTime began, bool contended,
         const std::shared_ptr<Tenure>& retained) {
         std::string failure;
-        const BootTime began = detail::BootClock::now();
         try {
             // One that will not do.
             if (retained) keeper_.release(retained, nullptr);
             const Reach reach = reach_of(line, entered, contended);
             if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
-                asked(line, nullptr, failure, began);
+                asked(line, nullptr, failure, began, began);
                 return nullptr;
             }
             // What it gives up goes out before the next in line asks.
             const std::shared_ptr<Tenure> tenure =
                 claimant_.acquire(identity, block_of(line, identity->options, contended), wait,
                                   reach.deadline, contended && reach.answers, contended);
-            asked(line, tenure, failure, began);
+            const BootTime now = detail::BootClock::now();
+            asked(line, tenure, failure, began, now);
             if (!tenure) return nullptr;
-            if (auto hold = use(line, tenure, contended)) return hold;
+            if (auto hold = use(line, tenure, contended, now)) return hold;
             return std::nullopt;
         } catch (const LockError& error) {
             if (error.code() == LockErrc::backend_unavailable) failure = error.what();
-            asked(line, nullptr, failure, began);
+            asked(line, nullptr, failure, began, detail::BootClock::now());
             throw;
         } catch (...) {
-            asked(line, nullptr, failure, began);
+            asked(line, nullptr, failure, began, detail::BootClock::now());
             throw;
         }
     }

@@ -111,7 +111,7 @@ class RequestQueue {
                 sent_.push_back({request, {}, steady_now});
                 run = sent_.size();
             } else {
-                join(request, run, steady_now);
+                join(request, run, steady_now, connection);
             }
             ++in_calls_;
         }
@@ -140,6 +140,7 @@ class RequestQueue {
         const std::string number{sent_.front().first->command.number_text()};
         const auto answers = split_joint(reply, sent_.front().count(), number);
         if (answers.empty()) return false;
+        joint_on_ = sent_.front().first->exchange.connection;
         std::vector<RequestPtr> again;
         std::size_t i = 0;
         take_oldest().for_each([&](RequestPtr& request) {
@@ -228,11 +229,15 @@ class RequestQueue {
     };
 
     // Puts it to those that it joins, among those from `run` on.
-    void join(const RequestPtr& request, std::size_t run, Deadline::time_point asked) {
+    void join(const RequestPtr& request, std::size_t run, Deadline::time_point asked,
+              std::uint64_t connection) {
         const Command& command = request->command;
         const auto begin = sent_.begin() + static_cast<std::ptrdiff_t>(run);
+        // What is to be executed first is not, if its call is refused and it is sent again. So that
+        // goes by itself until the others' joint calls were seen to be answered.
+        const bool together = command.parts.joint->rank != 0 || connection == joint_on_;
         const auto same = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
-            return sent.count() < most_joint && sent.first->command.joins(command);
+            return together && sent.count() < most_joint && sent.first->command.joins(command);
         });
         if (same != sent_.end()) {
             same->others.push_back(request);
@@ -301,7 +306,8 @@ class RequestQueue {
     std::deque<Sent> sent_;
     std::size_t in_calls_ = 0;    // requests among those that were sent
     ScriptCalls calls_;           // which joint scripts the server knows
-    std::uint64_t apart_on_ = 0;  // the connection on which each goes by itself
+    std::uint64_t joint_on_ = 0;  // the connection on which joint calls were answered
+    std::uint64_t apart_on_ = 0;  // the one on which each request goes by itself
 };
 
 }  // namespace codomyrmex::concurrency::redis

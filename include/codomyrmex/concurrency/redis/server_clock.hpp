@@ -32,7 +32,8 @@ class ServerClock {
         if (ahead == unknown) return {};
         const std::int64_t stamp = when.time_since_epoch().count() + ahead;
         std::string digits = std::to_string(stamp);
-        return digits.size() == 19 ? digits : std::string{};
+        if (digits.size() != 19) digits.clear();
+        return digits;
     }
 
   private:
