@@ -38,7 +38,7 @@ class ScriptedLock {
     void lock() {
         const auto answer = connection_.command<14>(
             {"EVALSHA", redis::acquire_script.sha1, "3", "{raw}", "{raw}:fence", "{raw}:queue",
-             token, "30000", "host:1:1", "", "1", "codomyrmex:", "", "1a2b"});
+             token, "", "host:1:1", "30000", "1", "codomyrmex:", "", "1a2b"});
         if (!RawConnection::text(answer).starts_with("1 ")) {
             RawConnection::fail("not acquired");
         }

@@ -31,7 +31,7 @@ const std::vector<std::string> keys{main_key, main_key + ":fence", main_key + ":
 
 RedisReply acquire(RedisServer& server, const std::string& token) {
     return eval(server, acquire_script, keys,
-                {token, "30000", "host:1:2", "", "1", "p:", "", "number"})
+                {token, "", "host:1:2", "30000", "1", "p:", "", "number"})
         .answer_to("number");
 }
 
