@@ -81,7 +81,11 @@ class Claimant {
         std::array<char, 17> number{};
         const auto end = std::to_chars(number.data(), number.data() + number.size(),
                                        counter_.fetch_add(1, std::memory_order_relaxed), 16);
-        std::string token = keeper_.name.id;
+        std::string token;
+        // It is kept: no more than it takes.
+        token.reserve(keeper_.name.id.size() + 2 +
+                      static_cast<std::size_t>(end.ptr - number.data()));
+        token += keeper_.name.id;
         token += '-';
         token.append(number.data(), end.ptr);
         if (options.retain != options.retain.zero()) token += 'r';
