@@ -86,9 +86,9 @@ class RequestNumber {
     *end++ = call == Call::body ? "EVAL" : "EVALSHA";
     *end++ = call == Call::body ? script.body : script.sha1;
     *end++ = identity.kind == PrimitiveKind::lock ? "3" : "4";
-    for (const std::string* key : {&identity.lock_key, &identity.fence_key, &identity.queue_key})
-        *end++ = *key;
-    if (identity.kind != PrimitiveKind::lock) *end++ = identity.meta_key;
+    const PrimitiveKeys& keys = identity.keys;
+    end = std::ranges::copy(std::array{keys.main(), keys.fence(), keys.queue()}, end).out;
+    if (identity.kind != PrimitiveKind::lock) *end++ = keys.meta();
     end = std::ranges::copy(arguments, end).out;
     return encode(std::span<const std::string_view>{words.begin(), end});
 }
@@ -103,8 +103,8 @@ class RequestNumber {
                                         call == Call::body ? script.body : script.sha1, keys};
     words.reserve(words.size() + 3 * tenures.size() + arguments.size());
     for (const auto& tenure : tenures) {
-        const LockIdentity& identity = tenure->identity();
-        words.insert(words.end(), {identity.lock_key, identity.fence_key, identity.queue_key});
+        const PrimitiveKeys& each = tenure->identity().keys;
+        words.insert(words.end(), {each.main(), each.fence(), each.queue()});
     }
     words.insert(words.end(), arguments.begin(), arguments.end());
     return encode(words);
