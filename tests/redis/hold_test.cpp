@@ -81,7 +81,7 @@ TEST_CASE("The first hold of a tenure came from the server, the next ones from t
 TEST_CASE("A pending tenure holds nothing") {
     Tenure tenure{identity(), "token"};
     CHECK(tenure.name() == "name");
-    CHECK(tenure.identity().lock_key == "p:lock:{name}");
+    CHECK(tenure.identity().keys.main() == "p:lock:{name}");
     CHECK(tenure.token() == "token");
     CHECK(tenure.ttl() == 1s);
     CHECK_FALSE(tenure.has_fence());

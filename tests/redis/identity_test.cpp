@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -118,15 +119,43 @@ TEST_CASE("Only what could end the hash tag is percent-encoded in a name") {
 TEST_CASE("The keys of a lock share one hash tag") {
     const LockIdentity plain = make_identity("codomyrmex:", "job", {.ttl = 5s, .label = "me"});
     CHECK(plain.name == "job");
-    CHECK(plain.lock_key == "codomyrmex:lock:{job}");
-    CHECK(plain.fence_key == "codomyrmex:lock:{job}:fence");
-    CHECK(plain.queue_key == "codomyrmex:lock:{job}:queue");
+    CHECK(plain.keys.main() == "codomyrmex:lock:{job}");
+    CHECK(plain.keys.fence() == "codomyrmex:lock:{job}:fence");
+    CHECK(plain.keys.queue() == "codomyrmex:lock:{job}:queue");
     CHECK(plain.options.ttl == 5s);
     CHECK(plain.options.label == "me");
 
     const LockIdentity odd = make_identity("", "}{", {});
     CHECK(odd.name == "}{");
-    CHECK(odd.lock_key == "lock:{%7D%7B}");
+    CHECK(odd.keys.main() == "lock:{%7D%7B}");
+}
+
+TEST_CASE(
+    "Each kind has keys of its own, whatever the name is, and more where there are many holders") {
+    const PrimitiveKeys lock = keys_of("p:", PrimitiveKind::lock, "a{b}%");
+    CHECK(lock.main() == "p:lock:{a%7Bb%7D%25}");
+    CHECK(lock.fence() == "p:lock:{a%7Bb%7D%25}:fence");
+    CHECK(lock.queue() == "p:lock:{a%7Bb%7D%25}:queue");
+    CHECK(lock.meta().empty());
+    const PrimitiveKeys semaphore = keys_of("p:", PrimitiveKind::semaphore, "n");
+    CHECK(semaphore.main() == "p:sem:{n}");
+    CHECK(semaphore.fence() == "p:sem:{n}:fence");
+    CHECK(semaphore.queue() == "p:sem:{n}:queue");
+    CHECK(semaphore.meta() == "p:sem:{n}:meta");
+    CHECK(keys_of("p:", PrimitiveKind::read_write, "n").main() == "p:rw:{n}");
+    CHECK(keys_of("p:", PrimitiveKind::read_write, "n").meta() == "p:rw:{n}:meta");
+    CHECK(keys_of("p:", PrimitiveKind::quorum, "n").main() == "p:quorum:{n}");
+    CHECK(keys_of("p:", PrimitiveKind::quorum, "n").meta().empty());
+    CHECK(error_of([] { (void)keys_of("p:", PrimitiveKind::lock, ""); }) ==
+          LockErrc::invalid_argument);
+}
+
+TEST_CASE("A copy of keys is as good as what it was copied from") {
+    auto original = std::make_unique<PrimitiveKeys>(keys_of("", PrimitiveKind::semaphore, "n"));
+    const PrimitiveKeys copy = *original;
+    original.reset();
+    CHECK(copy.main() == "sem:{n}");
+    CHECK(copy.meta() == "sem:{n}:meta");
 }
 
 TEST_CASE("An identity has neither a name nor options out of their bounds") {
@@ -136,15 +165,15 @@ TEST_CASE("An identity has neither a name nor options out of their bounds") {
     CHECK(error_of([] { (void)make_identity("p:", "x", {.ttl = 1s, .retain = 2s}); }) ==
           LockErrc::invalid_argument);
     // The bound is the name's, not the key's: encoding may make it longer.
-    CHECK(make_identity("p:", std::string(512, '%'), {}).lock_key.size() == 8 + 1536 + 1);
+    CHECK(make_identity("p:", std::string(512, '%'), {}).keys.main().size() == 8 + 1536 + 1);
 }
 
 TEST_CASE("What a message knows only the key of has the keys that its name would give it") {
     const LockIdentity named = make_identity("codomyrmex:", std::string_view{"a b\0{", 5}, {});
-    const LockIdentity keyed = identity_of_key("codomyrmex:", named.lock_key);
-    CHECK(keyed.lock_key == named.lock_key);
-    CHECK(keyed.fence_key == named.fence_key);
-    CHECK(keyed.queue_key == named.queue_key);
+    const LockIdentity keyed = identity_of_key("codomyrmex:", named.keys.main());
+    CHECK(keyed.keys.main() == named.keys.main());
+    CHECK(keyed.keys.fence() == named.keys.fence());
+    CHECK(keyed.keys.queue() == named.keys.queue());
     CHECK(keyed.name.empty());
     CHECK_NOTHROW(validate(keyed.options));
 }
@@ -152,21 +181,21 @@ TEST_CASE("What a message knows only the key of has the keys that its name would
 TEST_CASE("Each kind has keys of its own, and is known by them") {
     const LockIdentity permits = make_permit_identity("p:", "job", 5, 2, {.ttl = 5s});
     CHECK(permits.kind == PrimitiveKind::semaphore);
-    CHECK(permits.lock_key == "p:sem:{job}");
-    CHECK(permits.meta_key == "p:sem:{job}:meta");
+    CHECK(permits.keys.main() == "p:sem:{job}");
+    CHECK(permits.keys.meta() == "p:sem:{job}:meta");
     CHECK(permits.capacity == 5);
     CHECK(permits.weight == 2);
     const LockIdentity reader = make_read_write_identity("p:", "job", false, {.ttl = 5s});
     const LockIdentity writer = make_read_write_identity("p:", "job", true, {.ttl = 5s});
-    CHECK(reader.lock_key == "p:rw:{job}");
-    CHECK(writer.lock_key == reader.lock_key);
+    CHECK(reader.keys.main() == "p:rw:{job}");
+    CHECK(writer.keys.main() == reader.keys.main());
     CHECK(reader.weight == 1);
     CHECK(writer.weight == reader.capacity);
-    CHECK(make_identity("p:", "job", {}).meta_key.empty());
+    CHECK(make_identity("p:", "job", {}).keys.meta().empty());
 
-    CHECK(identity_of_key("p:", permits.lock_key).kind == PrimitiveKind::semaphore);
-    CHECK(identity_of_key("p:", permits.lock_key).meta_key == permits.meta_key);
-    CHECK(identity_of_key("p:", reader.lock_key).kind == PrimitiveKind::read_write);
+    CHECK(identity_of_key("p:", permits.keys.main()).kind == PrimitiveKind::semaphore);
+    CHECK(identity_of_key("p:", permits.keys.main()).keys.meta() == permits.keys.meta());
+    CHECK(identity_of_key("p:", reader.keys.main()).kind == PrimitiveKind::read_write);
     CHECK(identity_of_key("p:", "p:lock:{sem:{}").kind == PrimitiveKind::lock);
     CHECK(identity_of_key("a longer prefix than the key", "p:").kind == PrimitiveKind::lock);
 }

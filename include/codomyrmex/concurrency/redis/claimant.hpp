@@ -82,7 +82,9 @@ class Claimant {
         const auto end = std::to_chars(number.data(), number.data() + number.size(),
                                        counter_.fetch_add(1, std::memory_order_relaxed), 16);
         std::string token;
-        token.reserve(keeper_.name.id.size() + 1 + number.size() + 1);
+        // It is kept: no more than it takes.
+        token.reserve(keeper_.name.id.size() + 2 +
+                      static_cast<std::size_t>(end.ptr - number.data()));
         token += keeper_.name.id;
         token += '-';
         token.append(number.data(), end.ptr);

@@ -37,6 +37,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace codomyrmex::concurrency::redis {
@@ -118,8 +119,7 @@ class ClientCore {
     /// Returns: lost if that is known already; else ours.
     Released give_back(const std::shared_ptr<Hold>& hold) noexcept {
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
-        const std::string& key = tenure->identity().lock_key;
-        const LeaveLine leave{keeper_->queues, key};
+        const LeaveLine leave{keeper_->queues, tenure->identity().keys.main()};
         try {
             const bool valid = hold->valid();
             if (!valid && hold->lose()) {
@@ -150,8 +150,7 @@ class ClientCore {
             return Released::lost;
         }
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
-        const std::string& key = tenure->identity().lock_key;
-        const LeaveLine leave{keeper_->queues, key};
+        const LeaveLine leave{keeper_->queues, tenure->identity().keys.main()};
         const GiveUp give_up{keeper_->queues, tenure};
         // First no more renewals, then the release: none may come after it.
         keeper_->unwatch(*tenure);
@@ -223,8 +222,8 @@ class ClientCore {
     // What must be done whatever happens.
     struct LeaveLine {
         LocalQueues& queues;
-        const std::string& key;
-        LeaveLine(LocalQueues& of, const std::string& name) noexcept : queues{of}, key{name} {}
+        const std::string_view key;
+        LeaveLine(LocalQueues& of, std::string_view name) noexcept : queues{of}, key{name} {}
         LeaveLine(const LeaveLine&) = delete;
         LeaveLine& operator=(const LeaveLine&) = delete;
         ~LeaveLine() { queues.leave(key); }

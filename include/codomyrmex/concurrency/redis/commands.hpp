@@ -59,9 +59,9 @@ struct Scripts {
     *end++ = call == Call::body ? "EVAL" : "EVALSHA";
     *end++ = call == Call::body ? script.body : script.sha1;
     *end++ = identity.kind == PrimitiveKind::lock ? "3" : "4";
-    for (const std::string* key : {&identity.lock_key, &identity.fence_key, &identity.queue_key})
-        *end++ = *key;
-    if (identity.kind != PrimitiveKind::lock) *end++ = identity.meta_key;
+    const PrimitiveKeys& keys = identity.keys;
+    end = std::ranges::copy(std::array{keys.main(), keys.fence(), keys.queue()}, end).out;
+    if (identity.kind != PrimitiveKind::lock) *end++ = keys.meta();
     end = std::ranges::copy(arguments, end).out;
     return encode(std::span<const std::string_view>{words.begin(), end});
 }
@@ -76,8 +76,8 @@ struct Scripts {
                                         call == Call::body ? script.body : script.sha1, keys};
     words.reserve(words.size() + 3 * tenures.size() + arguments.size());
     for (const auto& tenure : tenures) {
-        const LockIdentity& identity = tenure->identity();
-        words.insert(words.end(), {identity.lock_key, identity.fence_key, identity.queue_key});
+        const PrimitiveKeys& each = tenure->identity().keys;
+        words.insert(words.end(), {each.main(), each.fence(), each.queue()});
     }
     words.insert(words.end(), arguments.begin(), arguments.end());
     return encode(words);
@@ -138,7 +138,8 @@ inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
     parts.time = before(parts.number, {time});
     parts.common = before(parts.time, common);
     parts.own = before(parts.common, own);
-    parts.keys = before(parts.own, {identity.lock_key, identity.fence_key, identity.queue_key});
+    parts.keys =
+        before(parts.own, {identity.keys.main(), identity.keys.fence(), identity.keys.queue()});
     return parts;
 }
 

@@ -181,7 +181,7 @@ class Duties {
         }
         if (reason != nullptr) return base_.lose(task.tenure, reason);
         if (outcome == Outcome::wanted) {
-            releases_.give_up_retained(task.tenure->identity().lock_key);
+            releases_.give_up_retained(std::string{task.tenure->identity().keys.main()});
         }
     }
 

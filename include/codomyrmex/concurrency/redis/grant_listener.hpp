@@ -179,17 +179,16 @@ class GrantListener {
             const Agenda::Guard guard = base_.agenda.lock();
             if (message->verb == "revoked") {
                 auto tenure = base_.agenda.schedule.find(message->token);
-                if (!tenure || tenure->identity().lock_key != message->key) return;
+                if (!tenure || tenure->identity().keys.main() != message->key) return;
                 base_.agenda.schedule.remove(*tenure);
                 heard.revoked.push_back(std::move(tenure));
                 return;
             }
             if (base_.agenda.mailbox.deliver(*message, now)) return;
             // Its waiter gave up; should that not have been heard, this is.
-            heard.unwanted.push_back(
-                std::make_shared<Tenure>(std::make_shared<LockIdentity>(identity_of_key(
-                                             base_.name.prefix, std::string{message->key})),
-                                         std::string{message->token}, base_.mark));
+            heard.unwanted.push_back(std::make_shared<Tenure>(
+                std::make_shared<LockIdentity>(identity_of_key(base_.name.prefix, message->key)),
+                std::string{message->token}, base_.mark));
         });
         return heard;
     }

@@ -21,6 +21,7 @@
 #include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/identity.hpp>
+#include <codomyrmex/concurrency/word_mutex.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +30,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <version>
 #if !defined(__cpp_lib_jthread)
@@ -39,6 +41,7 @@
 namespace codomyrmex::concurrency::redis {
 
 class Hold;
+class Schedule;
 
 /// What stands in the server under one owner token: first wanted, then granted, until it is over.
 /// Threads: all members may be called from any thread, but those that are marked.
@@ -166,13 +169,15 @@ class Tenure {
     [[nodiscard]] bool doubtful() const noexcept { return doubtful_; }
 
     /// How it may stand in the queue; empty if it surely does not.
-    /// Threads: set as granted().
-    void stand_as(std::string waiter) noexcept {
-        waiter_ = std::move(waiter);
+    /// Threads: set as granted(). stand_as() throws: std::bad_alloc.
+    void stand_as(std::string waiter) {
+        waiter_ = std::make_unique<const std::string>(std::move(waiter));
         stood_ = true;
     }
-    void leave_queue() noexcept { waiter_ = {}; }
-    [[nodiscard]] const std::string& waiter() const noexcept { return waiter_; }
+    void leave_queue() noexcept { waiter_ = nullptr; }
+    [[nodiscard]] std::string_view waiter() const noexcept {
+        return waiter_ ? std::string_view{*waiter_} : std::string_view{};
+    }
     /// Whether it ever did.
     [[nodiscard]] bool stood() const noexcept { return stood_; }
 
@@ -190,6 +195,8 @@ class Tenure {
     }
 
   private:
+    friend class Schedule;
+
     // The deadline of a lease that is over. No clock that counts from boot shows it again.
     static constexpr std::int64_t closed = 0;
 
@@ -198,18 +205,19 @@ class Tenure {
     const std::shared_ptr<const detail::ForkMark> mark_;
     std::uint64_t next_fence_ = 0;
     std::uint64_t fences_left_ = 0;
-    bool doubtful_ = false;
+    std::unique_ptr<const std::string> waiter_;  // most never stand in a queue
     std::atomic<std::uint64_t> conversions_{0};
-    bool handed_over_ = false;
-    bool used_ = false;
-    bool stood_ = false;
-    std::string waiter_;
     std::atomic<std::int64_t> acquired_{0};
     std::atomic<std::int64_t> term_{0};
     // Seeing that it has passed closes it, also through a const Tenure.
     mutable std::atomic<std::int64_t> deadline_{closed};
-    mutable std::mutex mutex_;
+    mutable WordMutex mutex_;
     std::shared_ptr<Hold> user_;
+    BootTime scheduled_{};  // of the schedule that it is in: when it is due there
+    bool doubtful_ = false;
+    bool handed_over_ = false;
+    bool used_ = false;
+    bool stood_ = false;
 };
 
 /// One holder's use of a tenure, from the acquisition to the release or the loss.

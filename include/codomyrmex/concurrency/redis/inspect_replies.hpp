@@ -33,8 +33,8 @@ namespace codomyrmex::concurrency::redis {
 
 [[nodiscard]] inline std::string look_command(Call call, const PrimitiveKeys& keys) {
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? look_script.body : look_script.sha1, "3", keys.main,
-                   keys.fence, keys.queue});
+                   call == Call::body ? look_script.body : look_script.sha1, "3", keys.main(),
+                   keys.fence(), keys.queue()});
 }
 
 /// `skip`, `count`: which of the holders.
@@ -44,7 +44,7 @@ namespace codomyrmex::concurrency::redis {
     const std::string most = std::to_string(count);
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? look_many_script.body : look_many_script.sha1, "4",
-                   keys.main, keys.fence, keys.queue, keys.meta, first, most});
+                   keys.main(), keys.fence(), keys.queue(), keys.meta(), first, most});
 }
 
 [[nodiscard]] inline std::string force_release_command(Call call, const PrimitiveKeys& keys,
@@ -52,7 +52,7 @@ namespace codomyrmex::concurrency::redis {
                                                        std::string_view prefix) {
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? force_release_script.body : force_release_script.sha1, "3",
-                   keys.main, keys.fence, keys.queue, token, prefix});
+                   keys.main(), keys.fence(), keys.queue(), token, prefix});
 }
 
 [[nodiscard]] inline std::string force_release_permits_command(Call call, const PrimitiveKeys& keys,
@@ -60,8 +60,8 @@ namespace codomyrmex::concurrency::redis {
                                                                std::string_view prefix) {
     const Script& script = force_release_permits_script;
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? script.body : script.sha1, "4", keys.main, keys.fence,
-                   keys.queue, keys.meta, token, prefix});
+                   call == Call::body ? script.body : script.sha1, "4", keys.main(), keys.fence(),
+                   keys.queue(), keys.meta(), token, prefix});
 }
 
 [[nodiscard]] inline std::string scan_command(std::string_view cursor, std::string_view keys) {
@@ -73,7 +73,7 @@ namespace codomyrmex::concurrency::redis {
                                                  std::size_t last) {
     const std::string from = std::to_string(first);
     const std::string to = std::to_string(last);
-    return encode({"ZRANGE", keys.queue, from, to, "WITHSCORES"});
+    return encode({"ZRANGE", keys.queue(), from, to, "WITHSCORES"});
 }
 
 // --- Texts.

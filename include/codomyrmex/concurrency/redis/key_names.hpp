@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// From names and patterns of names to keys and back: which keys a primitive of some kind has, which
-// name a key stands for, and how to ask the server for keys whose names match a pattern. Pure
-// functions. Names may have any bytes, so the pattern is judged here; the server only narrows down.
+// From keys and patterns of names to names: which name a key stands for, and how to ask the server
+// for keys whose names match a pattern. Pure functions. Names may have any bytes, so the pattern is
+// judged here; the server only narrows down. Which keys a name has stands in identity.hpp.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_KEY_NAMES_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_KEY_NAMES_HPP
@@ -24,33 +24,6 @@ namespace codomyrmex::concurrency::redis {
 /// All kinds.
 inline constexpr std::array kinds{PrimitiveKind::lock, PrimitiveKind::semaphore,
                                   PrimitiveKind::read_write, PrimitiveKind::quorum};
-
-/// Whether a primitive of this kind has one holder at a time, whose value is a string.
-[[nodiscard]] constexpr bool has_one_holder(PrimitiveKind kind) noexcept {
-    return kind == PrimitiveKind::lock || kind == PrimitiveKind::quorum;
-}
-
-/// The keys of one primitive.
-struct PrimitiveKeys {
-    std::string main{};   ///< who holds it
-    std::string fence{};  ///< the last fencing token
-    std::string queue{};  ///< who waits
-    std::string meta{};   ///< of what has many holders: capacity and texts
-};
-
-/// Throws: LockError(invalid_argument) unless `name` has 1 to 512 bytes.
-[[nodiscard]] inline PrimitiveKeys keys_of(std::string_view prefix, PrimitiveKind kind,
-                                           std::string_view name) {
-    validate_name(name);
-    PrimitiveKeys keys;
-    keys.main = prefix;
-    keys.main += key_word(kind);
-    keys.main += '{' + encode_name(name) + '}';
-    keys.fence = keys.main + ":fence";
-    keys.queue = keys.main + ":queue";
-    keys.meta = keys.main + ":meta";
-    return keys;
-}
 
 /// encode_name() backwards. Returns: nothing for what that does not write.
 [[nodiscard]] inline std::optional<std::string> decode_name(std::string_view text) {

@@ -13,10 +13,8 @@
 #include <codomyrmex/concurrency/redis/identity.hpp>
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
@@ -49,23 +47,18 @@ class LocalQueue {
     /// A thread comes. If it may not use the lease that is retained, it finds that in its `tenure`,
     /// to be given back, and asks.
     [[nodiscard]] Entry enter(LocalWaiter& waiter, bool may_wait, BootTime now) {
-        if (in_use_ && !in_use_->valid_at(now)) next_asks();
-        if (busy_ || first_ != nullptr) {
+        if (busy_ && tenure_ && !tenure_->valid_at(now)) next_asks();
+        if (busy_) {
             if (!may_wait) return Entry::busy;
             (first_ == nullptr ? first_ : last_->next) = &waiter;
             last_ = &waiter;
-            ++waiting_;
             return Entry::line;
         }
         busy_ = true;
-        if (retained_) {
-            waiter.tenure = std::move(retained_);
-            retained_ = nullptr;
-            if (alike(waiter.tenure->identity(), waiter.identity) && usable(*waiter.tenure, now)) {
-                in_use_ = waiter.tenure;
-                return Entry::has;
-            }
-        }
+        if (!tenure_) return Entry::asks;
+        waiter.tenure = tenure_;
+        if (alike(tenure_->identity(), waiter.identity) && usable(*tenure_, now)) return Entry::has;
+        tenure_ = nullptr;
         return Entry::asks;
     }
 
@@ -80,16 +73,15 @@ class LocalQueue {
         if (each == nullptr) return false;
         (before == nullptr ? first_ : before->next) = waiter.next;
         if (last_ == &waiter) last_ = before;
-        --waiting_;
         return true;
     }
 
     /// The one that asks has got `tenure`; or nothing, and it is the next one's turn.
     void asked(std::shared_ptr<Tenure> tenure, BootTime now) {
-        in_use_ = std::move(tenure);
+        tenure_ = std::move(tenure);
         run_ = 0;
         run_began_ = now;
-        if (!in_use_) next_asks();
+        if (!tenure_) next_asks();
     }
 
     enum class GivenBack : std::uint8_t {
@@ -102,7 +94,7 @@ class LocalQueue {
     /// Whoever has `tenure` is done with it. `may_retain`: that it may be kept.
     [[nodiscard]] GivenBack give_back(const std::shared_ptr<Tenure>& tenure, bool may_retain,
                                       BootTime now) {
-        if (in_use_ != tenure) return GivenBack::foreign;
+        if (!busy_ || tenure_ != tenure) return GivenBack::foreign;
         if (first_ != nullptr) {
             if (!may_hand_on(*tenure, first_->identity, now)) return GivenBack::release;
             ++run_;
@@ -112,40 +104,39 @@ class LocalQueue {
             return GivenBack::handed;
         }
         if (!may_retain || !usable(*tenure, now)) return GivenBack::release;
-        retained_ = std::move(in_use_);
-        in_use_ = nullptr;
         busy_ = false;
         return GivenBack::retained;
     }
 
     /// The lease is with nobody here any more: the first in line goes and asks.
     void next_asks() {
-        in_use_ = nullptr;
+        tenure_ = nullptr;
         busy_ = first_ != nullptr;
         if (busy_) take_first().state.set(LocalWaiter::asks);
     }
 
     /// `tenure` is lost, whether in use or retained.
     void lost(const std::shared_ptr<Tenure>& tenure) {
-        if (retained_ == tenure) retained_ = nullptr;
-        if (in_use_ == tenure) next_asks();
+        if (tenure_ == tenure) next_asks();
     }
 
     /// The lease that is retained, which is so no longer; null if there is none.
     [[nodiscard]] std::shared_ptr<Tenure> take_retained() noexcept {
-        return std::exchange(retained_, nullptr);
+        return busy_ ? nullptr : std::exchange(tenure_, nullptr);
     }
-    [[nodiscard]] const std::shared_ptr<Tenure>& retained() const noexcept { return retained_; }
+    [[nodiscard]] std::shared_ptr<Tenure> retained() const noexcept {
+        return busy_ ? nullptr : tenure_;
+    }
 
-    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_; }
-    [[nodiscard]] bool idle() const noexcept { return !busy_ && first_ == nullptr && !retained_; }
+    /// Whether somebody stands in line.
+    [[nodiscard]] bool waited_for() const noexcept { return first_ != nullptr; }
+    [[nodiscard]] bool idle() const noexcept { return !busy_ && !tenure_; }
 
   private:
     LocalWaiter& take_first() noexcept {
         LocalWaiter& taken = *first_;
         first_ = taken.next;
         if (first_ == nullptr) last_ = nullptr;
-        --waiting_;
         return taken;
     }
 
@@ -168,15 +159,13 @@ class LocalQueue {
                alike(tenure.identity(), next) && usable(tenure, now);
     }
 
-    bool busy_ = false;  // somebody asks or has it
-    std::shared_ptr<Tenure> in_use_;
-    std::shared_ptr<Tenure> retained_;
-    // The line: each waiter knows who stands behind it.
+    std::shared_ptr<Tenure> tenure_;  // what is in use, or is retained if it is not busy
+    // The line: each waiter knows who stands behind it. There is none unless it is busy.
     LocalWaiter* first_ = nullptr;
     LocalWaiter* last_ = nullptr;
-    std::size_t waiting_ = 0;
-    int run_ = 0;
     BootTime run_began_{};
+    int run_ = 0;
+    bool busy_ = false;  // somebody asks or has it
 };
 
 }  // namespace codomyrmex::concurrency::redis

@@ -8,94 +8,107 @@
 
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/hold.hpp>
+#include <codomyrmex/concurrency/redis/identity.hpp>
 #include <codomyrmex/concurrency/redis/local_queue.hpp>
 
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
 
+/// That the server did not answer.
+struct Silence {
+    std::string reason{};
+    BootTime since{};
+};
+
 /// Threads: safe.
 class LocalQueues {
   public:
-    /// The line for one name. `mutex` guards the rest.
+    /// The line for one name. `mutex` guards the rest; a release is sent while it is held, so who
+    /// waits for it had better sleep than spin, as a WordMutex would.
     struct Line {
         std::mutex mutex{};
         LocalQueue queue{};
-        std::string failure{};        ///< why the last to ask had no answer; empty if it had
-        BootTime unanswered_since{};  ///< and since when nobody had one
+        std::unique_ptr<Silence> silence{};  ///< null if the last to ask had an answer
         BootTime retained_until{};
-        bool wanted = false;             ///< somebody elsewhere wants what is held here
         BootTime not_retained_before{};  ///< somebody elsewhere wanted it of late
+        bool wanted = false;             ///< somebody elsewhere wants what is held here
         bool timed = false;              ///< the keeper will look at it
 
       private:
         friend class LocalQueues;
-        std::size_t users_ = 0;  // guarded by the shard
+        // Guarded by the shard.
+        std::uint32_t users_ = 0;
+        std::shared_ptr<const LockIdentity> first_;  // of whom the line began with: it has the key
     };
 
-    /// The line of the lock `key`, which stays until leave() was called as often.
-    [[nodiscard]] std::shared_ptr<Line> come(const std::string& key) {
+    /// The line of the lock that `identity` names, which stays until leave() was called as often.
+    [[nodiscard]] Line& come(const std::shared_ptr<const LockIdentity>& identity) {
+        const std::string_view key = identity->keys.main();
         Shard& shard = shard_of(key);
         const std::lock_guard guard{shard.mutex};
-        auto found = shard.lines.find(key);
-        if (found == shard.lines.end()) {
-            found = shard.lines.emplace(key, std::make_shared<Line>()).first;
-        }
-        ++found->second->users_;
-        return found->second;
+        const auto [place, fresh] = shard.lines.try_emplace(key);
+        Line& line = place->second;
+        if (fresh) line.first_ = identity;
+        ++line.users_;
+        return line;
     }
 
-    /// The line of the lock `key`, if there is one.
-    [[nodiscard]] std::shared_ptr<Line> find(const std::string& key) const {
-        const Shard& shard = shard_of(key);
+    /// The line of the lock `key`; null if there is none. It stays as long as somebody who came has
+    /// not left.
+    [[nodiscard]] Line* find(std::string_view key) {
+        Shard& shard = shard_of(key);
         const std::lock_guard guard{shard.mutex};
         const auto found = shard.lines.find(key);
-        return found == shard.lines.end() ? nullptr : found->second;
+        return found == shard.lines.end() ? nullptr : &found->second;
     }
 
+    /// One that came to the line of the lock `key` is done with it. Does nothing if there is none.
     /// Requires: the caller does not hold the line's mutex.
-    void leave(const std::string& key) noexcept {
+    void leave(std::string_view key) noexcept {
         Shard& shard = shard_of(key);
         const std::lock_guard guard{shard.mutex};
         const auto found = shard.lines.find(key);
         if (found == shard.lines.end()) return;
-        --found->second->users_;
-        sweep(shard, found);
+        Line& line = found->second;
+        --line.users_;
+        // Without users, nobody has its mutex or waits for it.
+        if (line.users_ == 0 && line.queue.idle() && !line.timed) shard.lines.erase(found);
     }
 
     /// `tenure` is lost: who stands in line for it has another chance.
     void lost(const std::shared_ptr<Tenure>& tenure) {
-        const auto line = find(tenure->identity().lock_key);
-        if (!line) return;
-        {
-            const std::lock_guard guard{line->mutex};
-            line->queue.lost(tenure);
-        }
-        tidy(tenure->identity().lock_key);
+        const Visit visit{*this, tenure->identity().keys.main()};
+        if (visit.line == nullptr) return;
+        const std::lock_guard guard{visit.line->mutex};
+        visit.line->queue.lost(tenure);
     }
 
     /// Somebody elsewhere wants the lock `key`, which is therefore not retained for a while. Calls
     /// `give(tenure)` for a lease that was retained, before anybody else can ask.
     /// Returns: when to look at the line again, should nobody do that yet.
     template <class Give>
-    std::optional<BootTime> wanted(const std::string& key, BootTime now, Give give) {
-        const auto line = find(key);
-        if (!line) return std::nullopt;
-        const std::lock_guard guard{line->mutex};
-        line->wanted = true;
-        line->not_retained_before = now + std::chrono::seconds{1};
-        if (const auto tenure = line->queue.take_retained()) give(tenure);
-        if (std::exchange(line->timed, true)) return std::nullopt;
-        return line->not_retained_before;
+    std::optional<BootTime> wanted(std::string_view key, BootTime now, Give give) {
+        const Visit visit{*this, key};
+        if (visit.line == nullptr) return std::nullopt;
+        Line& line = *visit.line;
+        const std::lock_guard guard{line.mutex};
+        line.wanted = true;
+        line.not_retained_before = now + std::chrono::seconds{1};
+        if (const auto tenure = line.queue.take_retained()) give(tenure);
+        if (std::exchange(line.timed, true)) return std::nullopt;
+        return line.not_retained_before;
     }
 
     /// Calls `give(tenure)` for all leases that are retained, which are so no longer.
@@ -104,8 +117,8 @@ class LocalQueues {
         for (Shard& shard : shards_) {
             const std::lock_guard guard{shard.mutex};
             for (auto& [key, line] : shard.lines) {
-                const std::lock_guard inner{line->mutex};
-                if (const auto tenure = line->queue.take_retained()) give(tenure);
+                const std::lock_guard inner{line.mutex};
+                if (const auto tenure = line.queue.take_retained()) give(tenure);
             }
         }
     }
@@ -113,27 +126,26 @@ class LocalQueues {
     /// The time has come to look at the line `key`. Calls `give(tenure)` for a lease that was
     /// retained for long enough. Returns: when to look again.
     template <class Give>
-    std::optional<BootTime> time_out(const std::string& key, BootTime now, Give give) {
-        if (const auto line = find(key)) {
-            const std::lock_guard guard{line->mutex};
-            const BootTime due =
-                line->queue.retained() ? line->retained_until : line->not_retained_before;
-            if (due > now) return due;
-            line->timed = false;
-            if (const auto tenure = line->queue.take_retained()) give(tenure);
-        }
-        tidy(key);
+    std::optional<BootTime> time_out(std::string_view key, BootTime now, Give give) {
+        const Visit visit{*this, key};
+        if (visit.line == nullptr) return std::nullopt;
+        Line& line = *visit.line;
+        const std::lock_guard guard{line.mutex};
+        const BootTime due = line.queue.retained() ? line.retained_until : line.not_retained_before;
+        if (due > now) return due;
+        line.timed = false;
+        if (const auto tenure = line.queue.take_retained()) give(tenure);
         return std::nullopt;
     }
 
     /// How many leases are retained.
-    [[nodiscard]] std::size_t retained() const {
+    [[nodiscard]] std::size_t retained() {
         std::size_t count = 0;
-        for (const Shard& shard : shards_) {
+        for (Shard& shard : shards_) {
             const std::lock_guard guard{shard.mutex};
-            for (const auto& [key, line] : shard.lines) {
-                const std::lock_guard inner{line->mutex};
-                if (line->queue.retained()) ++count;
+            for (auto& [key, line] : shard.lines) {
+                const std::lock_guard inner{line.mutex};
+                if (line.queue.retained()) ++count;
             }
         }
         return count;
@@ -141,32 +153,36 @@ class LocalQueues {
 
   private:
     struct Shard {
-        mutable std::mutex mutex;
-        std::unordered_map<std::string, std::shared_ptr<Line>> lines;
+        std::mutex mutex;
+        // Each key is one of its line's first identity.
+        std::unordered_map<std::string_view, Line> lines;
     };
 
-    void tidy(const std::string& key) noexcept {
+    // Comes to the line of the lock `key` if there is one, and leaves it at the end.
+    struct Visit {
+        LocalQueues& queues;
+        const std::string_view key;
+        Line* const line;
+        Visit(LocalQueues& of, std::string_view name)
+            : queues{of}, key{name}, line{of.visit(name)} {}
+        Visit(const Visit&) = delete;
+        Visit& operator=(const Visit&) = delete;
+        ~Visit() {
+            if (line != nullptr) queues.leave(key);
+        }
+    };
+
+    [[nodiscard]] Line* visit(std::string_view key) {
         Shard& shard = shard_of(key);
         const std::lock_guard guard{shard.mutex};
         const auto found = shard.lines.find(key);
-        if (found != shard.lines.end()) sweep(shard, found);
+        if (found == shard.lines.end()) return nullptr;
+        ++found->second.users_;
+        return &found->second;
     }
 
-    static void sweep(Shard& shard,
-                      std::unordered_map<std::string, std::shared_ptr<Line>>::iterator found) {
-        if (found->second->users_ != 0) return;
-        {
-            const std::lock_guard guard{found->second->mutex};
-            if (!found->second->queue.idle() || found->second->timed) return;
-        }
-        shard.lines.erase(found);
-    }
-
-    [[nodiscard]] Shard& shard_of(const std::string& key) noexcept {
-        return shards_[std::hash<std::string>{}(key) % shards_.size()];
-    }
-    [[nodiscard]] const Shard& shard_of(const std::string& key) const noexcept {
-        return shards_[std::hash<std::string>{}(key) % shards_.size()];
+    [[nodiscard]] Shard& shard_of(std::string_view key) noexcept {
+        return shards_[std::hash<std::string_view>{}(key) % shards_.size()];
     }
 
     std::array<Shard, 16> shards_;

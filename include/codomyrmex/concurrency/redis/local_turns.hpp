@@ -29,6 +29,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
@@ -45,11 +46,11 @@ class LocalTurns {
     /// Throws: LockError.
     [[nodiscard]] std::shared_ptr<Hold> acquire(const std::shared_ptr<const LockIdentity>& identity,
                                                 const Wait& wait) {
-        const std::string& key = identity->lock_key;
-        const auto line = keeper_.queues.come(key);
+        const std::string_view key = identity->keys.main();
+        LocalQueues::Line& line = keeper_.queues.come(identity);
         std::shared_ptr<Hold> hold;
         try {
-            hold = take_turn(*line, identity, wait);
+            hold = take_turn(line, identity, wait);
         } catch (...) {
             keeper_.queues.leave(key);
             throw;
@@ -64,7 +65,7 @@ class LocalTurns {
     void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
                  bool ours) {
         const LockIdentity& identity = tenure->identity();
-        const auto line = keeper_.queues.find(identity.lock_key);
+        LocalQueues::Line* const line = keeper_.queues.find(identity.keys.main());
         bool timer = false;
         BootTime until{};
         {
@@ -99,7 +100,7 @@ class LocalTurns {
                     break;
             }
         }
-        if (timer) keeper_.look_at(identity.lock_key, until);
+        if (timer) keeper_.look_at(std::string{identity.keys.main()}, until);
     }
 
     /// How many holds were passed from thread to thread.
@@ -115,17 +116,17 @@ class LocalTurns {
                                                 const LeaseOptions& options, bool stood) {
         if (options.retain != options.retain.zero()) return retained_block;
         const std::lock_guard guard{line.mutex};
-        if (line.queue.waiting() == 0 && !stood) return 1;
+        if (!line.queue.waited_for() && !stood) return 1;
         return static_cast<std::uint64_t>(options.max_local_handovers) + 1;
     }
 
-    /// It has asked, from `began` to `now`, and got `tenure`, or null. `failure`: why it had no
-    /// answer, or empty; the one of before comes back in it.
-    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure, std::string& failure,
-               BootTime began, BootTime now) noexcept {
+    /// It has asked until `now`, and got `tenure`, or null. `silence`: that it had no answer, or
+    /// null.
+    void asked(LocalQueues::Line& line, const std::shared_ptr<Tenure>& tenure,
+               std::unique_ptr<Silence> silence, BootTime now) noexcept {
         const std::lock_guard guard{line.mutex};
-        if (line.failure.empty()) line.unanswered_since = began;
-        line.failure.swap(failure);
+        if (silence && line.silence) silence->since = line.silence->since;
+        line.silence.swap(silence);
         if (tenure) line.wanted = false;
         line.queue.asked(tenure, now);
     }
@@ -222,19 +223,18 @@ class LocalTurns {
         return me.state.load() != LocalWaiter::left;
     }
 
-    // Asks the server, beginning at `began`. Returns: the hold, or null if it was not obtained; nothing if it was lost at
-    // once, to try again.
+    // Asks the server, beginning at `began`. Returns: the hold, or null if it was not obtained;
+    // nothing if it was lost at once, to try again.
     [[nodiscard]] std::optional<std::shared_ptr<Hold>> ask(
         LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
         const Wait& wait, BootTime entered, BootTime began, bool contended,
         const std::shared_ptr<Tenure>& retained) {
-        std::string failure;
         try {
             // One that will not do.
             if (retained) keeper_.release(retained, nullptr);
             const Reach reach = reach_of(line, entered, contended);
             if (contended && (wait.deadline.expired() || wait.stop.stop_requested())) {
-                asked(line, nullptr, failure, began, began);
+                asked(line, nullptr, nullptr, began);
                 return nullptr;
             }
             // What it gives up goes out before the next in line asks.
@@ -242,16 +242,19 @@ class LocalTurns {
                 claimant_.acquire(identity, block_of(line, identity->options, contended), wait,
                                   reach.deadline, contended && reach.answers, contended);
             const BootTime now = detail::BootClock::now();
-            asked(line, tenure, failure, began, now);
+            asked(line, tenure, nullptr, now);
             if (!tenure) return nullptr;
             if (auto hold = use(line, tenure, contended, now)) return hold;
             return std::nullopt;
         } catch (const LockError& error) {
-            if (error.code() == LockErrc::backend_unavailable) failure = error.what();
-            asked(line, nullptr, failure, began, detail::BootClock::now());
+            std::unique_ptr<Silence> silence;
+            if (error.code() == LockErrc::backend_unavailable) {
+                silence = std::make_unique<Silence>(Silence{error.what(), began});
+            }
+            asked(line, nullptr, std::move(silence), detail::BootClock::now());
             throw;
         } catch (...) {
-            asked(line, nullptr, failure, began, detail::BootClock::now());
+            asked(line, nullptr, nullptr, detail::BootClock::now());
             throw;
         }
     }
@@ -264,18 +267,18 @@ class LocalTurns {
     // Until when the server must have answered. Who stood in line behind one that had no answer has
     // waited for the server as well. Throws: LockError if it has waited long enough.
     [[nodiscard]] Reach reach_of(LocalQueues::Line& line, BootTime entered, bool contended) const {
-        std::string failure;
-        {
+        Silence before;
+        if (contended) {
             const std::lock_guard guard{line.mutex};
-            if (contended) failure = line.failure;
-            entered = std::max(entered, line.unanswered_since);
+            if (line.silence) before = *line.silence;
         }
-        if (failure.empty()) return {Deadline::after(keeper_.options.patience)};
+        if (before.reason.empty()) return {Deadline::after(keeper_.options.patience)};
+        entered = std::max(entered, before.since);
         const Deadline reach =
             Deadline::after(keeper_.options.patience - (detail::BootClock::now() - entered));
         if (!reach.expired()) return {reach, false};
         throw LockError(LockErrc::backend_unavailable,
-                        "another thread with this lock had no answer either: " + failure);
+                        "another thread with this lock had no answer either: " + before.reason);
     }
 
     Claimant& claimant_;

@@ -36,17 +36,12 @@ namespace codomyrmex::concurrency::redis {
 [[nodiscard]] inline LockIdentity make_quorum_identity(std::string_view prefix,
                                                        std::string_view name,
                                                        LeaseOptions options) {
-    validate_name(name);
+    PrimitiveKeys keys = keys_of(prefix, PrimitiveKind::quorum, name);
     validate(options);
-    LockIdentity identity;
-    identity.name = name;
-    identity.kind = PrimitiveKind::quorum;
-    identity.lock_key = prefix;
-    identity.lock_key += key_word(identity.kind);
-    identity.lock_key += '{' + encode_name(name) + '}';
-    identity.fence_key = identity.lock_key + ":fence";
-    identity.options = std::move(options);
-    return identity;
+    return {.name = std::string{name},
+            .kind = PrimitiveKind::quorum,
+            .keys = std::move(keys),
+            .options = std::move(options)};
 }
 
 /// A tenure that several nodes know of, each by itself.
@@ -112,8 +107,8 @@ class QuorumTenure : public Tenure {
     const std::string ttl = std::to_string(identity.options.ttl.count());
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? quorum_acquire_script.body : quorum_acquire_script.sha1,
-                   "2", identity.lock_key, identity.fence_key, tenure.token(), ttl, tenure.text(),
-                   not_after, wish});
+                   "2", identity.keys.main(), identity.keys.fence(), tenure.token(), ttl,
+                   tenure.text(), not_after, wish});
 }
 
 [[nodiscard]] inline std::string quorum_raise_command(Call call, const QuorumTenure& tenure,
@@ -122,8 +117,8 @@ class QuorumTenure : public Tenure {
     const LockIdentity& identity = tenure.identity();
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? quorum_raise_script.body : quorum_raise_script.sha1, "2",
-                   identity.lock_key, identity.fence_key, tenure.token(), std::to_string(fence),
-                   not_after});
+                   identity.keys.main(), identity.keys.fence(), tenure.token(),
+                   std::to_string(fence), not_after});
 }
 
 [[nodiscard]] inline std::string quorum_renew_command(Call call, const QuorumTenure& tenure,
@@ -132,7 +127,7 @@ class QuorumTenure : public Tenure {
     const std::string ttl = std::to_string(identity.options.ttl.count());
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? quorum_renew_script.body : quorum_renew_script.sha1, "2",
-                   identity.lock_key, identity.fence_key, tenure.token(), ttl, tenure.text(),
+                   identity.keys.main(), identity.keys.fence(), tenure.token(), ttl, tenure.text(),
                    not_after, std::to_string(tenure.fence())});
 }
 
@@ -140,7 +135,7 @@ class QuorumTenure : public Tenure {
     const LockIdentity& identity = tenure.identity();
     return encode({call == Call::body ? "EVAL" : "EVALSHA",
                    call == Call::body ? quorum_release_script.body : quorum_release_script.sha1,
-                   "2", identity.lock_key, identity.fence_key, tenure.token()});
+                   "2", identity.keys.main(), identity.keys.fence(), tenure.token()});
 }
 
 /// What a node answers to an acquisition.

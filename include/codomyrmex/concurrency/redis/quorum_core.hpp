@@ -115,7 +115,7 @@ class QuorumCore {
             }
             // Whoever waits gives back first what it had.
             attempt.give_up();
-            if (!place) place.emplace(waiters_, identity->lock_key);
+            if (!place) place.emplace(waiters_, identity->keys.main());
             const auto took = detail::BootClock::now() - began;
             place->sleep(pauses.next(took), std::min(wait.deadline, reach), wait.stop);
             if (wait.for_holders && contended && over(wait)) return nullptr;
@@ -131,7 +131,7 @@ class QuorumCore {
             std::shared_ptr<QuorumRelease> release;
             if (ours) release = make_release(hold, nullptr);
             keeper_->release(tenure, release);
-            waiters_.wake_first(tenure->identity().lock_key);
+            waiters_.wake_first(tenure->identity().keys.main());
             return ours ? Released::ours : Released::lost;
         } catch (const std::exception& error) {
             // Out of memory: the lease runs out.
@@ -156,7 +156,7 @@ class QuorumCore {
         const Desks::Loan loan{caller_->desks};
         const auto release = make_release(hold, loan.desk());
         keeper_->release(tenure, release);
-        waiters_.wake_first(tenure->identity().lock_key);
+        waiters_.wake_first(tenure->identity().keys.main());
         caller_->await(*release, limit);
         Released released = Released::unknown;
         {

@@ -15,7 +15,7 @@
 #include <list>
 #include <mutex>
 #include <stop_token>
-#include <string>
+#include <string_view>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -25,8 +25,8 @@ class QuorumWaiters {
     /// One thread's place among them. Threads: by that thread.
     class Place {
       public:
-        /// Requires: `among` and `key` outlive it. Throws: std::bad_alloc.
-        Place(QuorumWaiters& among, const std::string& key) : among_{among}, key_{key} {
+        /// Requires: `among` and what `key` points to outlive it. Throws: std::bad_alloc.
+        Place(QuorumWaiters& among, std::string_view key) : among_{among}, key_{key} {
             const std::lock_guard guard{among_.mutex_};
             among_.places_.push_back(this);
         }
@@ -56,12 +56,12 @@ class QuorumWaiters {
         static constexpr std::uint32_t awake = 1;
 
         QuorumWaiters& among_;
-        const std::string& key_;
+        const std::string_view key_;
         detail::WaitWord state_{asleep};
     };
 
     /// Lets the first that waits for `key` try at once: it was given back.
-    void wake_first(const std::string& key) noexcept {
+    void wake_first(std::string_view key) noexcept {
         const std::lock_guard guard{mutex_};
         const auto first =
             std::ranges::find_if(places_, [&](const Place* place) { return place->key_ == key; });

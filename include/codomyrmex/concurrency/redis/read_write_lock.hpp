@@ -232,7 +232,7 @@ class BasicRedisReadWriteLock {
         }
         const redis::LockIdentity& identity =
             redis::HoldOfLease<Client>::get(lease)->tenure()->identity();
-        if (identity.lock_key != identity_->lock_key) {
+        if (identity.keys.main() != identity_->keys.main()) {
             throw LockError(LockErrc::invalid_argument,
                             "conversion of a lease of '" + identity.name +
                                 "', which is not one of the read-write lock '" + name() + '\'');

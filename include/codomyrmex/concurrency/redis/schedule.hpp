@@ -18,9 +18,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -66,7 +64,7 @@ struct Task {
     return tenures;
 }
 
-/// Not thread-safe.
+/// Not thread-safe. A tenure is in one schedule at most.
 class Schedule {
   public:
     struct Due {
@@ -77,63 +75,44 @@ class Schedule {
 
     /// Adds a task, or replaces the one that the same tenure has.
     void add(Task task, BootTime due) {
-        remove(*task.tenure);
-        const Tenure* const tenure = task.tenure.get();
-        const auto place = order_.emplace(due, tenure).first;
-        try {
-            entries_.emplace(tenure, Entry{std::move(task), due});
-        } catch (...) {
-            order_.erase(place);
-            throw;
-        }
+        Tenure& tenure = *task.tenure;
+        remove(tenure);
+        tasks_.emplace(Place{due, &tenure}, std::move(task));
+        tenure.scheduled_ = due;
     }
 
-    void remove(const Tenure& tenure) noexcept {
-        const auto found = entries_.find(&tenure);
-        if (found == entries_.end()) return;
-        order_.erase({found->second.due, &tenure});
-        entries_.erase(found);
-    }
+    void remove(const Tenure& tenure) noexcept { tasks_.erase(place_of(tenure)); }
 
     /// Makes the task of `tenure` due at another time. Requires: it is in the schedule.
-    void move(const Tenure& tenure, BootTime due) {
-        Entry& entry = entries_.at(&tenure);
-        order_.erase({entry.due, &tenure});
-        entry.due = due;
-        order_.emplace(due, &tenure);
-    }
+    void move(const Tenure& tenure, BootTime due) { move(tasks_.find(place_of(tenure)), due); }
 
     /// The same, but no later than its lease runs out. Does nothing if it is not there.
     void postpone(const Tenure& tenure, BootTime due) {
-        const auto found = entries_.find(&tenure);
-        if (found == entries_.end()) return;
-        const bool renew = found->second.task.duty == Duty::renew;
-        move(tenure, renew ? std::min(due, tenure.deadline()) : due);
+        const auto found = tasks_.find(place_of(tenure));
+        if (found != tasks_.end()) postpone(found, due);
     }
 
     [[nodiscard]] bool contains(const Tenure& tenure, Duty duty) const {
-        const auto found = entries_.find(&tenure);
-        return found != entries_.end() && found->second.task.duty == duty;
+        const auto found = tasks_.find(place_of(tenure));
+        return found != tasks_.end() && found->second.duty == duty;
     }
 
     /// The lease that is renewed under this token, if there is one. Cost: looks at every task.
     [[nodiscard]] std::shared_ptr<Tenure> find(std::string_view token) const {
-        for (const auto& [tenure, entry] : entries_) {
-            if (entry.task.duty == Duty::renew && tenure->token() == token) {
-                return entry.task.tenure;
-            }
+        for (const auto& [place, task] : tasks_) {
+            if (task.duty == Duty::renew && task.tenure->token() == token) return task.tenure;
         }
         return nullptr;
     }
 
     [[nodiscard]] std::size_t count(Duty duty) const {
         return static_cast<std::size_t>(std::ranges::count_if(
-            entries_, [duty](const auto& each) { return each.second.task.duty == duty; }));
+            tasks_, [duty](const auto& each) { return each.second.duty == duty; }));
     }
 
     /// When take_due() next has something to give; BootTime::max() if never.
     [[nodiscard]] BootTime next_due() const noexcept {
-        return order_.empty() ? BootTime::max() : order_.begin()->first;
+        return tasks_.empty() ? BootTime::max() : tasks_.begin()->first.first;
     }
 
     /// All that is due, and if anything is, what will be due soon, so that it goes in the same
@@ -144,19 +123,20 @@ class Schedule {
     [[nodiscard]] Due take_due(BootTime now) {
         Due due;
         if (next_due() > now) return due;
-        for (const Tenure* tenure : due_about(now)) {
-            Entry& entry = entries_.at(tenure);
-            if (over(entry.task, now)) {
-                drop(*tenure, due.lost);
-            } else if (entry.task.duty == Duty::release) {
-                due.work.push_back(entry.task);
-                move(*tenure, now + std::chrono::seconds{1});
-            } else if (!entry.task.tenure->renewable_at(now)) {
+        for (const auto each : due_about(now)) {
+            const Task& task = each->second;
+            if (over(task, now)) {
+                if (task.duty == Duty::renew) due.lost.push_back(task);
+                tasks_.erase(each);
+            } else if (task.duty == Duty::release) {
+                due.work.push_back(task);
+                move(each, now + std::chrono::seconds{1});
+            } else if (!task.tenure->renewable_at(now)) {
                 // Held longer than allowed: nothing to do but to see it end.
-                move(*tenure, std::max(entry.task.tenure->deadline(), now));
+                move(each, std::max(task.tenure->deadline(), now));
             } else {
-                due.work.push_back(entry.task);
-                postpone(*tenure, now + entry.task.tenure->term() / 3);
+                due.work.push_back(task);
+                postpone(each, now + task.tenure->term() / 3);
             }
         }
         return due;
@@ -164,9 +144,8 @@ class Schedule {
 
     /// Whether a lease ran out by `now` that take_due() has not found yet.
     [[nodiscard]] bool has_lost(BootTime now) const {
-        for (const auto& [due, tenure] : order_) {
-            if (due > now) break;
-            const Task& task = entries_.at(tenure).task;
+        for (const auto& [place, task] : tasks_) {
+            if (place.first > now) break;
             if (task.duty == Duty::renew && over(task, now)) return true;
         }
         return false;
@@ -175,8 +154,8 @@ class Schedule {
     /// The releases that were not answered. No longer in the schedule.
     [[nodiscard]] std::vector<Task> take_releases() {
         std::vector<Task> releases;
-        for (auto& [tenure, entry] : entries_) {
-            if (entry.task.duty == Duty::release) releases.push_back(entry.task);
+        for (const auto& [place, task] : tasks_) {
+            if (task.duty == Duty::release) releases.push_back(task);
         }
         for (const Task& task : releases)
             remove(*task.tenure);
@@ -184,10 +163,25 @@ class Schedule {
     }
 
   private:
-    struct Entry {
-        Task task{};
-        BootTime due{};
-    };
+    // When it is due, and whose it is.
+    using Place = std::pair<BootTime, const Tenure*>;
+    using Tasks = std::map<Place, Task>;
+
+    // Where the task of `tenure` is, if it has one.
+    [[nodiscard]] static Place place_of(const Tenure& tenure) noexcept {
+        return {tenure.scheduled_, &tenure};
+    }
+
+    void move(Tasks::const_iterator task, BootTime due) {
+        auto node = tasks_.extract(task);
+        node.key().first = node.mapped().tenure->scheduled_ = due;
+        tasks_.insert(std::move(node));
+    }
+
+    void postpone(Tasks::const_iterator task, BootTime due) {
+        const bool renew = task->second.duty == Duty::renew;
+        move(task, renew ? std::min(due, task->second.tenure->deadline()) : due);
+    }
 
     [[nodiscard]] static bool over(const Task& task, BootTime now) {
         return task.duty == Duty::renew ? !task.tenure->valid_at(now) : now >= task.until;
@@ -200,28 +194,21 @@ class Schedule {
         return std::max(little, task.tenure->term() / 12);
     }
 
-    [[nodiscard]] std::vector<const Tenure*> due_about(BootTime now) const {
-        std::vector<const Tenure*> tenures;
+    [[nodiscard]] std::vector<Tasks::const_iterator> due_about(BootTime now) const {
+        std::vector<Tasks::const_iterator> found;
         // Many that must not go yet may stand before one that may; it is not worth a long search.
         int misses = 0;
-        for (const auto& [due, tenure] : order_) {
-            if (due - slack(entries_.at(tenure).task) <= now) {
-                tenures.push_back(tenure);
-            } else if (++misses == 16) {
-                break;
+        for (auto each = tasks_.begin(); each != tasks_.end() && misses < 16; ++each) {
+            if (each->first.first - slack(each->second) <= now) {
+                found.push_back(each);
+            } else {
+                ++misses;
             }
         }
-        return tenures;
+        return found;
     }
 
-    void drop(const Tenure& tenure, std::vector<Task>& lost) {
-        if (entries_.at(&tenure).task.duty == Duty::renew)
-            lost.push_back(entries_.at(&tenure).task);
-        remove(tenure);
-    }
-
-    std::set<std::pair<BootTime, const Tenure*>> order_;
-    std::unordered_map<const Tenure*, Entry> entries_;
+    Tasks tasks_;
 };
 
 }  // namespace codomyrmex::concurrency::redis
