@@ -29,8 +29,8 @@ namespace codomyrmex::concurrency::detail {
 /// The map. An entry without a Reference is idle; it stays, for the case that its name comes up
 /// again, until its shard is full. The shard then forgets all that is idle, and counts as full once
 /// it has twice as many as it kept: so an insertion costs O(1) on average, a look-up never scans,
-/// and the memory is bounded by twice the entries in use plus a constant, and the little that a
-/// RegistryTable keeps.
+/// and the memory is bounded by twice the entries in use plus a constant; only the places, a
+/// quarter of an entry, stay as many as there once were.
 ///
 /// A look-up that finds its name writes to one cache line, that of the entry, and takes no lock.
 ///
@@ -65,7 +65,7 @@ class Registry {
         Shard& shard = shard_of(hash);
         if (auto used = shard.table.use(name, hash, capacity)) [[likely]]
             return used;
-        return find_or_make(shard, name, hash, capacity, std::forward<Make>(make));
+        return find_or_make_locked(shard, name, hash, capacity, std::forward<Make>(make));
     }
 
     /// Puts what `make()` returns under that name, to stay until `unpin`. Takes the place of an
@@ -119,9 +119,7 @@ class Registry {
         const std::size_t hash = std::hash<std::string_view>{}(name);
         Shard& shard = shard_of(hash);
         const std::lock_guard guard{shard.mutex};
-        if (const Place* place = shard.table.find(name, hash)) {
-            visit(static_cast<const entry_type&>(*place->entry));
-        }
+        if (const Place* place = shard.table.find(name, hash)) visit(std::as_const(*place->entry));
     }
 
     void add_to(LockManagerStats& stats) const {
@@ -196,12 +194,10 @@ class Registry {
         return shards_[(hash >> 16) & mask_];
     }
 
-    // Below, the shard's mutex is held, and what is taken out goes to `idle`, for the caller to
-    // destroy.
-
     template <class Make>
-    [[nodiscard]] reference_type find_or_make(Shard& shard, std::string_view name, std::size_t hash,
-                                              std::ptrdiff_t capacity, Make&& make) {
+    [[nodiscard]] reference_type find_or_make_locked(Shard& shard, std::string_view name,
+                                                     std::size_t hash, std::ptrdiff_t capacity,
+                                                     Make&& make) {
         Discarded idle;
         const std::lock_guard guard{shard.mutex};
         Place* place = shard.table.find(name, hash);
@@ -217,6 +213,8 @@ class Registry {
         place->uses.use_again();
         return reference_type{*place->entry};
     }
+
+    // The following are for who holds the shard's mutex. What they take out goes to `idle`.
 
     // Returns: false, and does nothing, if the entry is in use.
     [[nodiscard]] static bool forget(Shard& shard, Place& place, Discarded& idle) noexcept {

@@ -22,17 +22,17 @@ namespace codomyrmex::concurrency::detail {
 /// Chains of places, by the lowest bits of the hash.
 ///
 /// use() follows a chain while others change it. It may lose its way; then it finds nothing, and
-/// its caller looks again under the mutex. But wherever it comes there is a place: places and
-/// arrays of buckets live as long as the table. Whether a place has the entry still that it seemed
-/// to have, UseCount decides.
+/// its caller looks again under the mutex. But wherever it comes there is a place, for places and
+/// arrays of chains live as long as the table; and whether a place still has the entry that it
+/// seemed to have, its UseCount says.
 ///
-/// So of a crowd that is gone there stay, for each entry, a place and two or three links: about 90
+/// So of a crowd that is gone there stay, for each entry, a place and a few links: less than 100
 /// bytes.
 ///
 /// Threads: use() is safe to call concurrently with all members; the others are for whoever holds
 /// the mutex.
 template <class Primitive>
-class alignas(64) RegistryTable {
+class RegistryTable {
   public:
     using entry_type = RegistryEntry<Primitive>;
     using reference_type = Reference<Primitive>;
@@ -61,7 +61,9 @@ class alignas(64) RegistryTable {
                 place->capacity.load(std::memory_order_relaxed) == capacity &&
                 place->uses.use(seen)) {
                 reference_type used{*place->entry};
-                if (used->name == name) return used;
+                if (used->name == name) [[likely]]
+                    return used;
+                // Another name of that hash. It goes back.
             }
             place = place->next.load(std::memory_order_acquire);
         }
@@ -119,7 +121,7 @@ class alignas(64) RegistryTable {
     void for_each(Visit visit) const {
         for (std::size_t i = 0; i < width(); ++i) {
             for (const Place* place = get(link_of(i)); place != nullptr; place = get(place->next))
-                visit(static_cast<const entry_type&>(*place->entry));
+                visit(std::as_const(*place->entry));
         }
     }
 
@@ -130,19 +132,19 @@ class alignas(64) RegistryTable {
 
     /// Spreads the entries over so many chains, a power of two.
     /// Throws: std::bad_alloc; nothing has changed then. Never where it had as many before.
-    void spread(std::size_t width) {
+    void spread(std::size_t count) {
         Link* links = get(links_);
-        if (width > longest_) {
-            links = arrays_.emplace_back(std::make_unique<Link[]>(width)).get();
-            longest_ = width;
+        if (count > longest_) {
+            links = arrays_.emplace_back(std::make_unique<Link[]>(count)).get();
+            longest_ = count;
         }
         Link all{nullptr};
-        for (std::size_t i = 0; i <= get(mask_); ++i) {
-            while (get(get(links_)[i]) != nullptr)
-                push(all, pop(get(links_)[i]));
+        for (std::size_t i = 0; i < width(); ++i) {
+            while (get(link_of(i)) != nullptr)
+                push(all, pop(link_of(i)));
         }
         links_.store(links, std::memory_order_release);
-        mask_.store(width - 1, std::memory_order_release);
+        mask_.store(count - 1, std::memory_order_release);
         while (get(all) != nullptr) {
             Place& place = pop(all);
             push(link_of(get(place.hash)), place);
@@ -202,7 +204,7 @@ class alignas(64) RegistryTable {
     alignas(64) std::size_t size_ = 0;
     Link free_{nullptr};
     std::deque<Place> places_;
-    // The arrays of links there were; the last one is in use. All others are empty.
+    // Every array of links that there was. The last one is in use; in the others all are null.
     std::vector<std::unique_ptr<Link[]>> arrays_;
     std::size_t longest_ = 0;
 };
