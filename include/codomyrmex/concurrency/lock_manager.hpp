@@ -55,9 +55,8 @@ namespace codomyrmex::concurrency {
 /// Threads: all members are safe to call concurrently. A backend makes its primitives under a mutex
 /// of the manager, so it must not call the manager.
 /// Cost: a look-up of a name that is there takes no lock: a hash, a comparison and two atomic
-/// instructions on a cache line of the name's own, about 20 ns. A name that nobody uses any more
-/// leaves nothing behind; of many names in use at one time there stay, until the manager goes, less
-/// than 100 bytes each.
+/// instructions on a cache line of that name alone, about 20 ns. Many names in use at one time
+/// leave less than 100 bytes each behind, until the manager goes.
 template <class B = LocalBackend>
     requires Backend<B>
 class LockManager {

@@ -29,8 +29,8 @@ namespace codomyrmex::concurrency::detail {
 /// The map. An entry without a Reference is idle; it stays, for the case that its name comes up
 /// again, until its shard is full. The shard then forgets all that is idle, and counts as full once
 /// it has twice as many as it kept: so an insertion costs O(1) on average, a look-up never scans,
-/// and the memory is bounded by twice the entries in use plus a constant; only the places, a
-/// quarter of an entry, stay as many as there once were.
+/// and there are at most twice the entries in use plus a constant. The places of a RegistryTable
+/// stay as many as there once were.
 ///
 /// A look-up that finds its name writes to one cache line, that of the entry, and takes no lock.
 ///

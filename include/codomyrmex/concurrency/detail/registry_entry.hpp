@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What a registry keeps under a name: the primitive, its counts, and how many use it. A Reference
-// keeps an entry where it is; guards and handles are made of one.
+// What a registry keeps under a name: the primitive and its counts, and apart from that, in a place
+// that outlives it, how many use it. A Reference keeps an entry from going; guards and handles are
+// made of one.
 
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
@@ -128,10 +129,10 @@ struct alignas(64) RegistryPlace {
     // Atomic, because they are read to find out whether this is the place to look at.
     std::atomic<std::size_t> hash{0};
     std::atomic<std::ptrdiff_t> capacity{0};
-    // The next of its bucket, or of those without an entry.
+    // The next of its chain, or of the places without an entry.
     std::atomic<RegistryPlace*> next{nullptr};
-    // To be read by who uses the entry, or under the shard's mutex; written under that, while
-    // nobody uses it.
+    // To be read by whoever uses it or has the shard's mutex; written under that, while nobody
+    // uses it.
     std::unique_ptr<entry_type> entry;
 };
 
