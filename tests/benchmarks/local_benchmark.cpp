@@ -135,12 +135,21 @@ class MutexAndMap {
     std::unordered_map<std::string, std::unique_ptr<std::mutex>> map_;
 };
 
+/// Which name comes next: each in turn, as all threads do it, or any.
+enum class Order { in_turn, any };
+
 template <class Registry, class Use>
-std::function<double()> by_name(int threads, Registry& registry, const Names& names, Use use) {
-    return [&registry, &names, threads, use] {
+std::function<double()> by_name(int threads, Registry& registry, const Names& names, Use use,
+                                Order order = Order::in_turn) {
+    return [&registry, &names, threads, use, order] {
+        const auto next = [order](std::size_t i) {
+            return order == Order::in_turn ? i + 1 : i * 6'364'136'223'846'793'005U + 1;
+        };
+        // The lowest bits of the latter are not chance.
+        const std::size_t shift = order == Order::in_turn ? 0 : 40;
         if (threads == 1) {
             std::size_t i = 0;
-            return time_of(slice, [&] { use(registry, names[i++]); });
+            return time_of(slice, [&] { use(registry, names[(i = next(i)) >> shift]); });
         }
         struct alignas(64) Counter {
             std::size_t value = 0;
@@ -149,7 +158,8 @@ std::function<double()> by_name(int threads, Registry& registry, const Names& na
         for (std::size_t thread = 0; thread < many; ++thread)
             counters[thread].value = thread * name_count / many;
         return time_of(threads_slice, threads, [&](int thread) {
-            use(registry, names[counters[static_cast<std::size_t>(thread)].value++]);
+            std::size_t& i = counters[static_cast<std::size_t>(thread)].value;
+            use(registry, names[(i = next(i)) >> shift]);
         });
     };
 }
@@ -189,6 +199,12 @@ void compare_by_name() {
              {"mutex + unordered_map", by_name(many, map, names, look_up_in_map)},
              Ratio::speed,
              ">= 7",
+             15});
+    compare({"8 threads, at random",
+             {"LockManager get_lock", by_name(many, manager, names, look_up, Order::any)},
+             {"mutex + unordered_map", by_name(many, map, names, look_up_in_map, Order::any)},
+             Ratio::speed,
+             "-",
              15});
     compare({"8 threads",
              {"LockManager lock", by_name(many, manager, names, lock)},

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// Every local primitive for as long as one likes, with a checker of what it promises: permits are
-// neither lost nor doubled, readers and writers exclude each other, and nobody waits for good. A
-// watchdog says when no step was made for ten seconds. CTest runs a few seconds of each; an hour
-// is `local_stress all 3600`.
+// Every local primitive, and the registry, for as long as one likes, with a checker of what it
+// promises: permits are neither lost nor doubled, readers and writers exclude each other, a name is
+// one primitive for all who use it, and nobody waits for good. A watchdog says when no step was
+// made for ten seconds. CTest runs a few seconds of each; an hour is `local_stress all 3600`.
 //
-//     local_stress semaphore|semaphore-std-bed|word-mutex|read-write|scalable|all [SECONDS each]
+//     local_stress WHICH|all [SECONDS each]
+//
+// WHICH: semaphore, semaphore-std-bed, word-mutex, read-write, scalable or registry.
 //
 // Exit status: 0 if all went well, 1 if something was violated or hung, 2 for wrong arguments.
 
@@ -13,6 +15,8 @@
 #include <codomyrmex/concurrency/read_write_lock.hpp>
 #include <codomyrmex/concurrency/word_mutex.hpp>
 
+#include "support/dice.hpp"
+#include "support/registry_crowd.hpp"
 #include "support/thread.hpp"
 #include "support/threads.hpp"
 
@@ -32,23 +36,11 @@ namespace {
 
 using namespace codomyrmex::concurrency;
 using namespace std::chrono_literals;
+using support::Dice;
 using Clock = std::chrono::steady_clock;
 
 constexpr int threads = 8;
 constexpr auto hung_after = 10s;
-
-/// A number that looks like chance, another for each step of each thread.
-class Dice {
-  public:
-    explicit Dice(int thread) : state_{static_cast<unsigned>(thread) * 7919U + 1U} {}
-    unsigned operator()(unsigned sides) {
-        state_ = state_ * 1'664'525U + 1'013'904'223U;
-        return (state_ >> 8) % sides;
-    }
-
-  private:
-    unsigned state_;
-};
 
 /// Runs `step(dice)` on all threads until the time is up, then asks `right()`.
 /// Returns: whether that was so.
@@ -184,6 +176,17 @@ bool stress_read_write(const char* name, std::chrono::seconds time) {
         });
 }
 
+bool stress_registry(const char* name, std::chrono::seconds time) {
+    support::RegistryCrowd crowd;
+    return run(
+        name, time, [&](Dice& dice) { crowd.step(dice); },
+        [&] {
+            const std::string verdict = crowd.verdict();
+            std::printf("%s", verdict.c_str());
+            return verdict.empty() && crowd.made() > 0;
+        });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -201,6 +204,7 @@ int main(int argc, char** argv) {
          [&](const char* name) { return stress_read_write<TimedReadWriteLock>(name, time); }},
         {"scalable",
          [&](const char* name) { return stress_read_write<ScalableReadWriteLock>(name, time); }},
+        {"registry", [&](const char* name) { return stress_registry(name, time); }},
     };
     bool known = false;
     bool right = true;
@@ -210,10 +214,10 @@ int main(int argc, char** argv) {
         right = stress(name.c_str()) && right;
     }
     if (!known) {
-        std::fprintf(stderr,
-                     "usage: %s semaphore|semaphore-std-bed|word-mutex|read-write|scalable|all "
-                     "[SECONDS each]\n",
-                     argv[0]);
+        std::string names;
+        for (const auto& [name, stress] : all)
+            names += name + "|";
+        std::fprintf(stderr, "usage: %s %sall [SECONDS each]\n", argv[0], names.c_str());
         return 2;
     }
     return right ? 0 : 1;

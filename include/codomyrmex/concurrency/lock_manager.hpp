@@ -54,7 +54,9 @@ namespace codomyrmex::concurrency {
 ///
 /// Threads: all members are safe to call concurrently. A backend makes its primitives under a mutex
 /// of the manager, so it must not call the manager.
-/// Cost: a look-up by name is a hash, an uncontended mutex and a comparison, about 40 ns.
+/// Cost: a look-up of a name that is there takes no lock: a hash, a comparison and two atomic
+/// instructions on a cache line of that name alone, about 20 ns. Many names in use at one time
+/// leave less than 100 bytes each behind, until the manager goes.
 template <class B = LocalBackend>
     requires Backend<B>
 class LockManager {

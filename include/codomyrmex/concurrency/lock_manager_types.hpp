@@ -89,8 +89,9 @@ enum class HoldTimes : std::uint8_t {
 
 /// How a LockManager keeps its entries, what it measures and whom it tells.
 struct LockManagerOptions {
-    /// How many parts each kind of entry is spread over, by the hash of the name; look-ups in
-    /// different parts do not touch each other. 1 to 65,536, rounded up to a power of two.
+    /// How many parts each kind of entry is spread over, by the hash of the name. Names that come
+    /// and go in different parts do not wait for each other. 1 to 65,536, rounded up to a power of
+    /// two.
     std::size_t shards = 64;
 
     /// How many entries a shard may have before it looks for idle ones to forget. An entry in use

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// What a registry keeps under a name: the primitive, its counts, and how many use it. A Reference
-// keeps an entry where it is; guards and handles are made of one.
+// What a registry keeps under a name: the primitive and its counts, and apart from that, in a place
+// that outlives it, how many use it. A Reference keeps an entry from going; guards and handles are
+// made of one.
 
 #ifndef CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
 #define CODOMYRMEX_CONCURRENCY_DETAIL_REGISTRY_ENTRY_HPP
 
 #include <codomyrmex/concurrency/detail/probe.hpp>
+#include <codomyrmex/concurrency/detail/use_count.hpp>
 #include <codomyrmex/concurrency/hand_over.hpp>
 #include <codomyrmex/concurrency/lock_manager_types.hpp>
 
@@ -82,53 +84,59 @@ class Counters {
     std::atomic<std::size_t> waiting_{0};
 };
 
+template <class Primitive>
+struct RegistryPlace;
+
 /// What the registry keeps under a name. On cache lines of its own, so that threads with different
-/// names do not slow each other down; what a look-up reads comes first.
+/// names do not slow each other down: first what is only read, then what every hold writes to.
 template <class Primitive>
 struct alignas(64) RegistryEntry {
     template <class Make>
-    RegistryEntry(std::string_view its_name, std::size_t its_hash, bool is_pinned,
-                  std::ptrdiff_t its_capacity, Probe& its_probe, Make&& make)
-        : hash{its_hash},
-          name{its_name},
-          capacity{its_capacity},
+    RegistryEntry(std::string_view its_name, bool is_pinned, Probe& its_probe, Make&& make)
+        : name{its_name},
           pinned{is_pinned},
           probe{its_probe},
           times{its_probe.times_per_name ? std::make_unique<Times>() : nullptr},
           primitive(std::forward<Make>(make)()) {}
 
-    /// Whether somebody has a Reference. Requires: the shard's mutex is held; only under it does an
-    /// idle entry come into use. Acquire, so that whoever forgets the entry comes after all that
-    /// its last user did to it.
-    [[nodiscard]] bool in_use() const noexcept {
-        return taken != dropped.load(std::memory_order_acquire);
-    }
-
-    // The next of its bucket; under the shard's mutex.
-    std::unique_ptr<RegistryEntry> next;
-    const std::size_t hash;
     const std::string name;
-    // References handed out, and references gone. Two counts, because then only the one that
-    // changes without the mutex needs an atomic read-modify-write.
-    std::uint32_t taken = 0;
-    std::atomic<std::uint32_t> dropped{0};
-    // What a semaphore was made with; 0 for what has no capacity.
-    const std::ptrdiff_t capacity;
-    // All above is one line of 64 bytes: what a look-up touches.
-
     // Put there by the user: only the user takes it away.
     const bool pinned;
     Probe& probe;
-    Counters counters;
     // Of this name alone, or null.
     const std::unique_ptr<Times> times;
+    // Where it is found and its uses are counted. Set once, before anybody can find it.
+    RegistryPlace<Primitive>* place = nullptr;
+
+    // A local lock, its acquisitions and its releases: one line of 64 bytes.
+    alignas(64) Primitive primitive;
+    Counters counters;
     // Of the hold that is in the primitive itself, for a Handle; HoldStart::raw().
     std::atomic<std::int64_t> held_since{0};
-    Primitive primitive;
+    // The next of those that were taken out of the registry.
+    std::unique_ptr<RegistryEntry> next;
 };
 
-/// Keeps an entry from being forgotten while it lives. Moves only; may be empty. Letting go takes
-/// no lock.
+/// Where the look-up finds an entry. It stays when the entry is gone, for another one, and nobody
+/// frees it while the registry lives: so a look-up needs no lock to read it, and may find that it
+/// has changed. On a cache line of its own, the one that a look-up writes to.
+template <class Primitive>
+struct alignas(64) RegistryPlace {
+    using entry_type = RegistryEntry<Primitive>;
+
+    UseCount uses;
+    // The hash of the name, and what a semaphore was made with; 0 for what has no capacity.
+    // Atomic, because they are read to find out whether this is the place to look at.
+    std::atomic<std::size_t> hash{0};
+    std::atomic<std::ptrdiff_t> capacity{0};
+    // The next of its chain, or of the places without an entry.
+    std::atomic<RegistryPlace*> next{nullptr};
+    // To be read by whoever uses it or has the shard's mutex; written under that, while nobody
+    // uses it.
+    std::unique_ptr<entry_type> entry;
+};
+
+/// Keeps an entry from being forgotten while it lives. Moves only; may be empty. Takes no lock.
 template <class Primitive>
 class Reference {
   public:
@@ -136,8 +144,8 @@ class Reference {
 
     Reference() noexcept = default;
 
-    /// Requires: the mutex of the shard of `entry` is held.
-    explicit Reference(entry_type& entry) noexcept : entry_{&entry} { ++entry.taken; }
+    /// For the registry: takes over a use of the entry.
+    explicit Reference(entry_type& entry) noexcept : entry_{&entry} {}
 
     Reference(Reference&& other) noexcept : entry_{std::exchange(other.entry_, nullptr)} {}
 
@@ -151,19 +159,15 @@ class Reference {
 
     ~Reference() { reset(); }
 
-    /// Another one, without the mutex: the entry is in use already, and stays so.
-    /// Requires: not empty.
+    /// Another one. Requires: not empty.
     [[nodiscard]] Reference share() const noexcept {
-        // One that is not gone is one more; the counts wrap, their difference does not.
-        entry_->dropped.fetch_sub(1, std::memory_order_relaxed);
-        Reference another;
-        another.entry_ = entry_;
-        return another;
+        entry_->place->uses.use_again();
+        return Reference{*entry_};
     }
 
     void reset() noexcept {
         if (entry_ == nullptr) return;
-        std::exchange(entry_, nullptr)->dropped.fetch_add(1, std::memory_order_release);
+        std::exchange(entry_, nullptr)->place->uses.drop();
     }
 
     explicit operator bool() const noexcept { return entry_ != nullptr; }
