@@ -231,8 +231,9 @@ TEST_CASE("What is asked for and given back at the same time goes in one call of
         return words;
     };
     // It is too late for all when it is for the first of them.
-    const Command one = acquire_command(Call::body, first, "p:", "host:1:2", "1700000000000000009",
-                                        1, "abc-1 1000 1 host:1:2", RequestNumber{0x2a});
+    const Command one =
+        acquire_command(Call::digest, first, "p:", "host:1:2", "1700000000000000009", 1,
+                        "abc-1 1000 1 host:1:2", RequestNumber{0x2a});
     const Command two = acquire_command(Call::digest, second, "p:", "host:1:3",
                                         "1700000000000000001", 1, "", RequestNumber{0x2b});
     CHECK(joint(one, two) ==
@@ -245,8 +246,15 @@ TEST_CASE("What is asked for and given back at the same time goes in one call of
 
 TEST_CASE("A request goes by itself whose time is unknown, or that gives up a place in the queue") {
     Tenure tenure = tenure_of("job");
+    const std::string time = "1700000000000000000";
+    CHECK(acquire_command(Call::digest, tenure, "p:", "", time, 1, "", number).parts.joint ==
+          &joint_acquire);
     CHECK(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number).parts.joint ==
           nullptr);
+    // And one that brings the script along.
+    CHECK(acquire_command(Call::body, tenure, "p:", "", time, 1, "", number).parts.joint ==
+          nullptr);
+    CHECK(release_command(Call::body, tenure, "p:", number).parts.joint == nullptr);
     tenure.stand_as("abc-1f 1000 1 text");
     CHECK(release_command(Call::digest, tenure, "p:", number).parts.joint == nullptr);
     tenure.leave_queue();
@@ -255,7 +263,6 @@ TEST_CASE("A request goes by itself whose time is unknown, or that gives up a pl
     const Tenure permits{std::make_shared<const LockIdentity>(
                              make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
                          "abc-1f"};
-    const std::string time = "1700000000000000000";
     CHECK(acquire_command(Call::digest, permits, "p:", "", time, 1, "", number).parts.joint ==
           nullptr);
     CHECK(release_command(Call::digest, permits, "p:", number).parts.joint == nullptr);

@@ -412,11 +412,14 @@ TEST_CASE("An answer about several locks is read, or refused as a whole") {
 
     const auto released = read_release_all(text("1 ,0 ,3 ,2a"), 3, "2a");
     REQUIRE(released.size() == 3);
-    CHECK((released[0].ours && !released[0].more));
-    CHECK((!released[1].ours && !released[1].more));
-    CHECK((released[2].ours && released[2].more));
+    CHECK((released[0]->ours && !released[0]->more));
+    CHECK((!released[1]->ours && !released[1]->more));
+    CHECK((released[2]->ours && released[2]->more));
+    const auto one_failed = read_release_all(text("1 ,,1 ,2a"), 3, "2a");
+    REQUIRE(one_failed.size() == 3);
+    CHECK((one_failed[0] && !one_failed[1] && one_failed[2]));
     for (const char* wrong : {"", "2a", "1 ,1 ,2a", "1 ,1 ,1 ,1 ,2a", "1 ,1 ,4 ,2a", "1 ,x ,1 ,2a",
-                              "1 ,1 ,-1 ,2a", "1 ,,1 ,2a", "1 ,1 ,1 ,2b", "1 ,1 ,1 2a"}) {
+                              "1 ,1 ,-1 ,2a", "1 ,1 ,1 ,2b", "1 ,1 ,1 2a"}) {
         CAPTURE(wrong);
         CHECK(read_release_all(text(wrong), 3, "2a").empty());
     }

@@ -17,7 +17,9 @@
 #include <cstdint>
 #include <iterator>
 #include <list>
+#include <stop_token>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace {
@@ -31,15 +33,20 @@ using test_support::RedisServer;
 constexpr int threads = 8;
 constexpr int cycles = 100;
 
-/// Each thread takes a lock of its own so often. Returns: how many tokens were not larger than the
-/// one before.
-int cycle_together(RedisClient& client) {
+enum class Take { at_once, wait };
+
+/// Each thread takes a lock of its own so often, and gives it back. Returns: how often it was not
+/// there at once, if it was to be, or its token not larger than the one before.
+int cycle_together(RedisClient& client, Take take) {
     std::atomic<int> wrong{0};
     run_together(threads, [&](int thread) {
         RedisLock lock{"lock" + std::to_string(thread), client, {.ttl = 30s}};
         std::uint64_t last = 0;
         for (int i = 0; i < cycles; ++i) {
-            lock.lock();
+            if (take == Take::wait || !lock.try_lock()) {
+                if (take == Take::at_once) ++wrong;
+                lock.lock();
+            }
             if (lock.fence() <= last || !lock.valid()) ++wrong;
             last = lock.fence();
             lock.unlock();
@@ -69,7 +76,7 @@ TEST_CASE("Threads that ask at the same time share requests") {
     if (!RedisServer::available()) SKIP("no redis-server");
     RedisServer server;
     RedisClient client{server.url()};
-    CHECK(cycle_together(client) == 0);
+    CHECK(cycle_together(client, Take::at_once) == 0);
     CAPTURE(client.stats().requests, calls(server));
     CHECK(client.stats().requests < 2 * threads * cycles);
     CHECK(client.stats().connections == 1);
@@ -87,7 +94,7 @@ TEST_CASE("Threads go on where keys of several locks may not be in one call") {
                std::string::npos;
     }));
     RedisClient client{server.url()};
-    CHECK(cycle_together(client) == 0);
+    CHECK(cycle_together(client, Take::at_once) == 0);
     CHECK(client.stats().connections == 1);
     CHECK(all_free(server));
 }
@@ -97,7 +104,7 @@ TEST_CASE("Threads go on where the server does not permit what several at once n
     RedisServer server{test_support::RedisServerOptions{.tcp = true}};
     server.command({"ACL", "SETUSER", "poor", "on", ">word", "~*", "&*", "+@all", "-mget"});
     RedisClient client{"redis://poor:word@127.0.0.1:" + std::to_string(server.port())};
-    CHECK(cycle_together(client) == 0);
+    CHECK(cycle_together(client, Take::at_once) == 0);
     CHECK(client.stats().connections == 1);
     CHECK(all_free(server));
 }
@@ -111,7 +118,7 @@ TEST_CASE("Threads go on while the server forgets the scripts") {
         while (!over)
             server.command({"SCRIPT", "FLUSH"});
     }};
-    CHECK(cycle_together(client) == 0);
+    CHECK(cycle_together(client, Take::wait) == 0);
     over = true;
     forgets.join();
     CHECK(all_free(server));
@@ -128,10 +135,37 @@ TEST_CASE("Threads go on while connections are killed") {
             std::this_thread::sleep_for(2ms);
         }
     }};
-    CHECK(cycle_together(client) == 0);
+    CHECK(cycle_together(client, Take::wait) == 0);
     over = true;
     kills.join();
     CAPTURE(client.stats().connections);
+    CHECK(all_free(server));
+}
+
+TEST_CASE("A key that is none of ours harms nobody but whose lock it was") {
+    if (!RedisServer::available()) SKIP("no redis-server");
+    RedisServer server;
+    RedisClient client{server.url()};
+    std::atomic<int> wrong{0};
+    run_together(threads, [&](int thread) {
+        const std::string name = "lock" + std::to_string(thread);
+        RedisLock lock{name, client, {.ttl = 30s}};
+        for (int i = 0; i < cycles; ++i) {
+            Lease lease = lock.lease();
+            const std::stop_token stop = lease.stop_token();
+            if (thread == 0) {
+                const std::string key = "codomyrmex:lock:{" + name + "}";
+                server.command({"DEL", key});
+                server.command({"RPUSH", key, "text"});
+                std::error_code error;
+                (void)lease.release(error);
+                server.command({"DEL", key});
+            } else if (!lease.release() || stop.stop_requested()) {
+                ++wrong;
+            }
+        }
+    });
+    CHECK(wrong == 0);
     CHECK(all_free(server));
 }
 

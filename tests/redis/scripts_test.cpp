@@ -1209,6 +1209,7 @@ TEST_CASE("Locks that are asked for at the same time are taken as if each were a
         CHECK(read_each(answers[2]).outcome == Outcome::held);
         CHECK(bench.get(second.lock_key).starts_with(mine[1] + ' '));
         CHECK(bench.get(second.fence_key) == std::to_string(read_each(answers[1]).fence));
+        CHECK(bench.pttl(second.fence_key) > day - 60'000);
     }
 }
 
@@ -1282,6 +1283,12 @@ TEST_CASE("Several locks are given back, each by its own token only") {
         bench.server.command({"DEL", bench.keys[2].lock_key});
         CHECK(bench.release(mine) == "1 1 0 ");
         CHECK(bench.all().size() == 3);
+    }
+    SECTION("one is no lock of ours any more") {
+        bench.server.command({"DEL", bench.keys[1].lock_key});
+        bench.server.command({"RPUSH", bench.keys[1].lock_key, "text"});
+        CHECK(bench.release(mine) == "1 1 ");  // nothing is said of the second
+        CHECK(bench.all().size() == 4);
     }
     SECTION("one is waited for, and passed on") {
         Listener listener{bench.server, wake_channel(process_of(bob))};

@@ -19,7 +19,7 @@ namespace codomyrmex::concurrency::redis {
 /// which nothing is to be done for any, or empty; the request's number; then the token of each.
 /// Answers the server time and a word for each, as the renew script has it.
 inline constexpr auto renew_all_body =
-    join(lua_time, lua_words, R"lua(local ttl, not_after, number = ARGV[1], ARGV[2], ARGV[3]
+    concat(lua_time, lua_words, R"lua(local ttl, not_after, number = ARGV[1], ARGV[2], ARGV[3]
 local count = #KEYS / 3
 local queues, answers = {}, {now}
 for i = 1, count do
@@ -58,7 +58,7 @@ inline constexpr Script renew_all_script{ScriptId::renew_all,
 /// held by another, counted from 0; 2, server time, if it came too late; 3, server time, if they
 /// must be taken one by one, for only the acquire script knows what to do with one of them. Of what
 /// is not taken, a fencing token may be skipped.
-inline constexpr auto acquire_all_body = join(
+inline constexpr auto acquire_all_body = concat(
     lua_time, lua_words,
     R"lua(local ttl, text, not_after, block, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if not_after ~= '' and now > not_after then return say(2, now, number) end
@@ -101,8 +101,8 @@ inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "86903bd1a0dfe53fb9dab9990f734c6b12c64bb5",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
-/// What the acquire script does for one lock, for several that are asked for at the same time,
-/// each by itself; nothing is said of one that another holds but to who asked for that.
+/// What the acquire script does for one lock, done for several that are asked for at the same time;
+/// what comes of one says nothing of the others.
 ///
 /// KEYS: for each the lock, its fence, its queue. ARGV: the request's number; the server time after
 /// which nothing is to be done, or empty; time to live in ms; how many fencing tokens for each; the
@@ -110,13 +110,15 @@ inline constexpr Script acquire_all_script{ScriptId::acquire_all,
 /// Answers for each what the acquire script does, without the number, and a comma; nothing before
 /// the comma for one that is to be asked for by itself: by another time, or for its error.
 inline constexpr auto acquire_each_body =
-    join(lua_time,
-         R"lua(local not_after, ttl, block, prefix, number = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ''
+    concat(lua_time,
+           R"lua(local not_after, ttl, block, prefix = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- What say() has for the last word: the caller knows the number of each request.
+local number = ''
 local count = #KEYS / 3
 if not_after ~= '' and now > not_after then return string.rep(',', count) .. ARGV[1] end
 )lua",
-         lua_words, lua_stand, lua_held, lua_draw, lua_first_alive, lua_pass_on, lua_take,
-         R"lua(local function acquire(lock, fence_key, queue, token, waiter, text)
+           lua_words, lua_stand, lua_held, lua_draw, lua_first_alive, lua_pass_on, lua_take,
+           R"lua(local function acquire(lock, fence_key, queue, token, waiter, text)
     local there = redis.call('EXISTS', lock, queue)
     local holder = there ~= 0 and redis.call('GET', lock)
     return held(lock, queue, prefix, token, waiter, holder, there) or
@@ -143,7 +145,10 @@ for i = 1, count do
         call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
         answers[i] = granted
     else
-        if type(last) == 'string' then call('SET', fence_key, last) end
+        if type(last) == 'string' then
+            local ours = #last == 19 and not find(last, '%D')
+            call('SET', fence_key, last, unpack(ours and {'PX', '86400000'} or {}))
+        end
         local done, answer = pcall(acquire, lock, fence_key, queue, token, waiter, text)
         answers[i] = done and type(answer) == 'string' and answer or ''
     end
@@ -153,16 +158,16 @@ return table.concat(answers, ',')
 )lua");
 inline constexpr Script acquire_each_script{ScriptId::acquire_each,
                                             "acquire each",
-                                            "75eb432c1c68b4f8d387d42cdf7334d643698f17",
+                                            "5188688a03ceb1f8041b0031a5ef6f2d927b6453",
                                             {acquire_each_body.data(), acquire_each_body.size()}};
 
 /// The release script for several locks whose tokens do not stand in a queue.
 ///
 /// KEYS: for each the lock, its fence, its queue. ARGV: the request's number; the prefix of
 /// channels; then the token of each.
-/// Answers for each what the release script does, without the number, and a comma; then the number.
+/// Answers as acquire_each does: nothing for one whose release is an error.
 inline constexpr auto release_all_body =
-    join(R"lua(local count = #KEYS / 3
+    concat(R"lua(local count = #KEYS / 3
 local locks, queues = {}, {}
 for i = 1, count do
     locks[i], queues[i] = KEYS[3 * i - 2], KEYS[3 * i]
@@ -181,18 +186,21 @@ if ours == count and redis.call('EXISTS', unpack(queues)) == 0 then
     return string.rep('1 ,', count) .. ARGV[1]
 end
 )lua",
-         lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
-         R"lua(local answers = {}
+           lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_release,
+           R"lua(local answers = {}
 for i = 1, count do
-    local holder = redis.call('GET', locks[i])
-    answers[i] = release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[2], ARGV[i + 2], '', holder)
+    local done, answer = pcall(function()
+        local holder = redis.call('GET', locks[i])
+        return release(locks[i], KEYS[3 * i - 1], queues[i], ARGV[2], ARGV[i + 2], '', holder)
+    end)
+    answers[i] = done and answer .. ' ' or ''
 end
 answers[count + 1] = ARGV[1]
-return table.concat(answers, ' ,')
+return table.concat(answers, ',')
 )lua");
 inline constexpr Script release_all_script{ScriptId::release_all,
                                            "release all",
-                                           "1dae3f9d0ba93cbe596b4eabb8bfc21675f90e0f",
+                                           "349430e603a588e6e394ecafd588bcd277637116",
                                            {release_all_body.data(), release_all_body.size()}};
 
 }  // namespace codomyrmex::concurrency::redis

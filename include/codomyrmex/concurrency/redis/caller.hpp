@@ -30,7 +30,8 @@ namespace codomyrmex::concurrency::redis {
 
 /// What came of a request.
 struct Answer {
-    bool ok = false;  ///< answered with what was expected
+    bool ok = false;        ///< answered with what was expected
+    bool repeated = false;  ///< an earlier copy may have been executed
     Reply reply{};
     BootTime sent{};               ///< before the copy that was answered
     std::uint64_t connection = 0;  ///< which brought the answer
@@ -95,6 +96,7 @@ class Caller {
                     } else if ((!numbered || number.take_from(exchange.reply)) &&
                                check(exchange.reply)) {
                         answer.ok = true;
+                        answer.repeated = exchange.repeated || answer.retry.maybe_executed();
                         answer.sent = exchange.sent;
                         answer.connection = exchange.connection;
                         answer.reply = std::move(exchange.reply);

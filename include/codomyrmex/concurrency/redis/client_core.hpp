@@ -164,10 +164,9 @@ class ClientCore {
                 word = read_release(reply);
                 return word.has_value();
             });
-        const bool repeated = answer.retry.maybe_executed();
         Released released = Released::unknown;
         if (answer.ok && word->ours) released = Released::ours;
-        if (answer.ok && !word->ours && !repeated) released = Released::lost;
+        if (answer.ok && !word->ours && !answer.repeated) released = Released::lost;
         if (released == Released::lost && hold->lose()) {
             events_->lost({hold->name(), hold->fence(), KeeperState::not_ours});
         }

@@ -57,8 +57,6 @@ class RequestNumber {
 /// stands a comma, behind the last of them the call's number.
 struct JointScript {
     const Script& script;
-    std::size_t common;  ///< how many arguments are common
-    std::size_t own;     ///< how many each has of its own
     bool timed;
     /// Those of the lower rank are executed first: a lock is given back before it is asked for.
     int rank;
@@ -67,10 +65,12 @@ struct JointScript {
 /// Which parts of a command's bytes go into a joint call; each begins where the one before ends.
 struct Parts {
     const JointScript* joint = nullptr;  ///< null: it goes by itself
+    std::size_t own_words = 0;           ///< how many arguments are its own
+    std::size_t common_words = 0;        ///< how many are common
     std::uint32_t keys = 0;              ///< where its three keys begin
     std::uint32_t own = 0;               ///< where its own arguments do
     std::uint32_t common = 0;            ///< where the common ones do
-    std::uint32_t time = 0;              ///< where the time does, or what goes into no joint call
+    std::uint32_t time = 0;              ///< where the time does; if not `timed`, what is left out
     std::uint32_t number = 0;            ///< where its number does, the last of its words
 };
 
@@ -118,8 +118,8 @@ inline void append_joint(std::string& output, Call call,
     const JointScript& joint = *first.parts.joint;
     const std::size_t keys = 3 * commands.size();
     // The call, the script, how many keys; the number.
-    const std::size_t words =
-        4 + keys + (joint.timed ? 1 : 0) + joint.common + joint.own * commands.size();
+    const std::size_t words = 4 + keys + (joint.timed ? 1 : 0) + first.parts.common_words +
+                              first.parts.own_words * commands.size();
     detail::append_count('*', words, output);
     detail::append_word(call == Call::body ? "EVAL" : "EVALSHA", output);
     detail::append_word(call == Call::body ? joint.script.body : joint.script.sha1, output);

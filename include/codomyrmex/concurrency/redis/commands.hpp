@@ -118,10 +118,11 @@ struct Scripts {
 }
 
 /// Those that take and give back several locks in one call, each by itself.
-inline constexpr JointScript joint_release{release_all_script, 1, 1, false, 0};
-inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
+inline constexpr JointScript joint_release{release_all_script, false, 0};
+inline constexpr JointScript joint_acquire{acquire_each_script, true, 1};
 
-/// Where the parts of a lock's command begin that ends with these words.
+/// Where the parts of a lock's command begin that ends with these words: its own, the common ones,
+/// the time (or what is in no joint call), its number.
 [[nodiscard]] inline Parts parts_of(const JointScript& joint, const std::string& bytes,
                                     const LockIdentity& identity,
                                     std::initializer_list<std::string_view> own,
@@ -134,6 +135,8 @@ inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
     };
     Parts parts;
     parts.joint = &joint;
+    parts.own_words = own.size();
+    parts.common_words = common.size();
     parts.number = before(bytes.size(), {number.text()});
     parts.time = before(parts.number, {time});
     parts.common = before(parts.time, common);
@@ -157,8 +160,8 @@ inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
         std::string bytes =
             call_script(call, acquire_script, identity,
                         {token, waiter, text, ttl, fences, prefix, not_after, number.text()});
-        // Without a time it would be another's.
-        if (not_after.empty()) return bytes;
+        // Without a time it would be given another's; a body is to be brought along.
+        if (not_after.empty() || call == Call::body) return bytes;
         const Parts parts = parts_of(joint_acquire, bytes, identity, {token, waiter, text},
                                      {ttl, fences, prefix}, not_after, number);
         return {std::move(bytes), parts};
@@ -191,7 +194,8 @@ inline constexpr JointScript joint_acquire{acquire_each_script, 3, 3, true, 1};
     const std::string_view waiter = tenure.waiter();
     std::string bytes = call_script(call, scripts_of(identity.kind).release, identity,
                                     {tenure.token(), prefix, waiter, number.text()});
-    if (identity.kind != PrimitiveKind::lock || !waiter.empty()) return bytes;
+    const bool alone = identity.kind != PrimitiveKind::lock || !waiter.empty();
+    if (alone || call == Call::body) return bytes;
     const Parts parts =
         parts_of(joint_release, bytes, identity, {tenure.token()}, {prefix}, waiter, number);
     return {std::move(bytes), parts};

@@ -226,17 +226,16 @@ struct ReleaseAnswer {
     return read_release(words_of(reply));
 }
 
-/// What the release_all script answers about `count` locks to the request of that number.
+/// What the release_all script answers about `count` locks to the request of that number; nothing
+/// about one whose release was an error.
 /// Returns: empty for what the script does not answer to it.
-[[nodiscard]] inline std::vector<ReleaseAnswer> read_release_all(const Reply& reply,
-                                                                 std::size_t count,
-                                                                 std::string_view number) {
-    std::vector<ReleaseAnswer> answers;
+[[nodiscard]] inline std::vector<std::optional<ReleaseAnswer>> read_release_all(
+    const Reply& reply, std::size_t count, std::string_view number) {
+    std::vector<std::optional<ReleaseAnswer>> answers;
     answers.reserve(count);
     for (const std::string_view text : split_joint(reply, count, number)) {
-        const auto answer = read_release(Words{text});
-        if (!answer) return {};
-        answers.push_back(*answer);
+        answers.push_back(read_release(Words{text}));
+        if (!answers.back() && !text.empty()) return {};
     }
     return answers;
 }

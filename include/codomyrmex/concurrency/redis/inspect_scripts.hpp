@@ -17,7 +17,7 @@ namespace codomyrmex::concurrency::redis {
 /// KEYS: the lock, its fence, its queue.
 /// Answers {server time, the holder's value or '', its remaining ms, the last fence or '', how many
 /// wait}. Error FOREIGNKEY: another type, or no expiry; neither is ours.
-inline constexpr auto look_body = join(lua_time, R"lua(local holder = redis.pcall('GET', KEYS[1])
+inline constexpr auto look_body = concat(lua_time, R"lua(local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' then return redis.error_reply('FOREIGNKEY the lock key is no string') end
 local waiting = redis.call('ZCARD', KEYS[3])
 if not holder then return {now, '', 0, '', waiting} end
@@ -40,7 +40,7 @@ inline constexpr Script look_script{ScriptId::none,
 /// for each given holder, those first that end first: token, expiry, value or ''.
 /// Error FOREIGNKEY: another type; not ours.
 inline constexpr auto look_many_body =
-    join(lua_time, R"lua(local from = '(' .. string.sub(now, 1, 16)
+    concat(lua_time, R"lua(local from = '(' .. string.sub(now, 1, 16)
 local found = redis.pcall('ZRANGE', KEYS[1], from, '+inf', 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
 if found.err then return redis.error_reply('FOREIGNKEY the key is no sorted set') end
 local answer = {now, redis.call('HGET', KEYS[4], 'capacity') or '', redis.call('GET', KEYS[2]) or '',
@@ -69,8 +69,8 @@ end
 /// KEYS: the lock, its fence, its queue. ARGV: token; the prefix of channels.
 /// Answers and idempotence as release's. Publishes "revoked <token> <key>".
 inline constexpr auto force_release_body =
-    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_tell_revoked,
-         R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
+    concat(lua_time, lua_words, lua_draw, lua_first_alive, lua_pass_on, lua_tell_revoked,
+           R"lua(local lock, fence_key, queue = KEYS[1], KEYS[2], KEYS[3]
 local token, prefix = ARGV[1], ARGV[2]
 redis.call('ZREM', queue, '')
 local holder = redis.call('GET', lock)
@@ -96,8 +96,8 @@ inline constexpr Script force_release_script{
 /// Answers and idempotence as the release script's of permits; publishes as force_release.
 /// Error FOREIGNKEY: holders without an expiry; not ours.
 inline constexpr auto force_release_permits_body =
-    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit, lua_tell_revoked,
-         R"lua(local token, prefix = ARGV[1], ARGV[2]
+    concat(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit, lua_tell_revoked,
+           R"lua(local token, prefix = ARGV[1], ARGV[2]
 redis.call('ZREM', queue, '')
 local foreign, more = purge()
 if foreign then return foreign_set end

@@ -241,10 +241,8 @@ class Link {
         if (!replies.empty()) {
             heard_ = Deadline::clock::now();
         }
-        std::vector<RequestPtr> answered;
         const bool fit = std::ranges::all_of(
-            replies, [&](Reply& reply) { return queue.answer(std::move(reply), answered); });
-        settle(std::move(answered), ended);
+            replies, [&](Reply& reply) { return queue.answer(std::move(reply), ended); });
         if (!fit) return drop("the server sent the reply to another request", ended);
         if (got == Io::failed) drop(connection_.error(), ended);
     }

@@ -98,8 +98,9 @@ struct ClientOptions {
 
 /// What a client did so far.
 struct ClientStats {
-    std::uint64_t connections = 0;       ///< connections made, the first included
-    std::uint64_t requests = 0;          ///< commands sent by callers, repetitions included
+    std::uint64_t connections = 0;  ///< connections made, the first included
+    std::uint64_t requests =
+        0;  ///< commands sent by callers, repetitions included; a call for several is one
     std::uint64_t renewals = 0;          ///< leases renewed
     std::uint64_t leases_lost = 0;       ///< leases lost while they were held
     std::uint64_t leases_watched = 0;    ///< leases held now

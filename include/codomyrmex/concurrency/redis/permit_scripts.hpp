@@ -109,8 +109,8 @@ end
 /// Error FOREIGNKEY: holders without an expiry or a fence that is none; neither is ours.
 /// Error MISMATCH and how many: there are not as many permits in all as was said.
 inline constexpr auto acquire_permits_body =
-    join(lua_time, lua_words, lua_draw, lua_stand, lua_first_alive, lua_permits, lua_admit,
-         R"lua(local token, ttl, text, not_after, weight, prefix, waiter, capacity, number =
+    concat(lua_time, lua_words, lua_draw, lua_stand, lua_first_alive, lua_permits, lua_admit,
+           R"lua(local token, ttl, text, not_after, weight, prefix, waiter, capacity, number =
     ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if purge() then return foreign_set end
 local stored = redis.call('HGET', meta, 'capacity')
@@ -173,8 +173,8 @@ inline constexpr Script acquire_permits_script{
 /// the waiter, or empty; the request's number.
 /// Answers 1 if there were any, else 0; and 2 more if it should be called again.
 inline constexpr auto release_permits_body =
-    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
-         R"lua(local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+    concat(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
+           R"lua(local token, prefix, waiter, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 redis.call('ZREM', queue, waiter)
 local foreign, more = purge()
 if foreign then return say(0, number) end
@@ -197,8 +197,8 @@ inline constexpr Script release_permits_script{
 /// KEYS: the holders, their fence, their queue, their hash. ARGV: token; time to live in ms; the
 /// server time after which nothing is to be done, or empty; the request's number.
 /// Answers as the renew script of a lock. Never brings a lease back.
-inline constexpr auto renew_permits_body = join(lua_time, lua_words, lua_draw, lua_permits,
-                                                R"lua(redis.call('PEXPIRE', fence_key, '86400000')
+inline constexpr auto renew_permits_body = concat(lua_time, lua_words, lua_draw, lua_permits,
+                                                  R"lua(redis.call('PEXPIRE', fence_key, '86400000')
 local score = redis.call('ZSCORE', set, ARGV[1])
 if not score or tonumber(score) <= micros then return say(0, now, ARGV[4]) end
 if ARGV[3] ~= '' and now > ARGV[3] then return say(3, now, ARGV[4]) end
@@ -221,7 +221,7 @@ inline constexpr Script renew_permits_script{
 /// channels; a number that increases from conversion to conversion; the request's number.
 /// Answers 1, server time, fence, 1, with a new fencing token; 0, server time if it has none;
 /// 3, server time if there is no room, or a later conversion came before.
-inline constexpr auto reweigh_body = join(
+inline constexpr auto reweigh_body = concat(
     lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
     R"lua(local token, weight, prefix, order, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 redis.call('ZREM', queue, '')
@@ -253,8 +253,8 @@ inline constexpr Script reweigh_script{ScriptId::reweigh,
 /// the server time after which nothing is to be done, or empty; the request's number.
 /// Answers how many there were, or 0; or -1 if it came too late; and the server's time.
 inline constexpr auto resize_body =
-    join(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
-         R"lua(if purge() then return foreign_set end
+    concat(lua_time, lua_words, lua_draw, lua_first_alive, lua_permits, lua_admit,
+           R"lua(if purge() then return foreign_set end
 if ARGV[3] ~= '' and now > ARGV[3] then return say(-1, now, ARGV[4]) end
 local old = redis.call('HGET', meta, 'capacity')
 redis.call('HSET', meta, 'capacity', ARGV[1])

@@ -59,23 +59,18 @@ class Pipeline {
         const auto mine = std::make_shared<Request>();
         mine->command = std::move(command);
         mine->deadline = deadline;
-        {
-            const Gathering::Present present{gathering_};
-            Lock lock{mutex_};
-            if (!add(mine)) return overflow();
-            if (!std::exchange(driving_, true)) {
-                drive(lock, mine);
-            } else {
-                // Not at the end of the round trip that is under way.
-                gathering_.gather(lock, deadline);
-                if (!gathering_.under_way()) write_now();
-                lock.unlock();
-                wait(mine);
-            }
-        }
-        if (gathering_.left_behind()) {
-            const Lock lock{mutex_};
-            if (!driving_ && !gathering_.under_way()) write_now();
+        const SendsWhatWasLeft last{*this};
+        const Gathering::Present present{gathering_};
+        Lock lock{mutex_};
+        if (!add(mine)) return overflow();
+        if (!std::exchange(driving_, true)) {
+            drive(lock, mine);
+        } else {
+            // Not at the end of the round trip that is under way.
+            gathering_.gather(lock, deadline);
+            if (!gathering_.under_way()) write_now();
+            lock.unlock();
+            wait(mine);
         }
         return std::move(mine->exchange);
     }
@@ -226,6 +221,20 @@ class Pipeline {
   private:
     using Lock = Link::Lock;
     using Ended = Link::Ended;
+
+    // What a thread does whatever way it leaves, when it is not present any more.
+    struct SendsWhatWasLeft {
+        Pipeline& pipeline;
+        explicit SendsWhatWasLeft(Pipeline& of) noexcept : pipeline{of} {}
+        SendsWhatWasLeft(const SendsWhatWasLeft&) = delete;
+        SendsWhatWasLeft& operator=(const SendsWhatWasLeft&) = delete;
+        ~SendsWhatWasLeft() {
+            if (!pipeline.gathering_.left_behind()) return;
+            const Lock lock{pipeline.mutex_};
+            const bool by_others = pipeline.driving_ || pipeline.gathering_.under_way();
+            if (!by_others) pipeline.write_now();
+        }
+    };
 
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};

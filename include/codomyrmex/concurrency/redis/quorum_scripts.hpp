@@ -40,7 +40,7 @@ local foreign_fence = redis.error_reply('FOREIGNKEY the fence key holds no fenci
 /// too late, {2, server time, 0}.
 /// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
 inline constexpr auto quorum_acquire_body =
-    join(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
+    concat(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
 local token, ttl, text, not_after, wish = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local holder = redis.call('GET', lock)
 local ours = is_token(holder, token)
@@ -83,7 +83,7 @@ inline constexpr Script quorum_acquire_script{
 /// Answers {1, server time} if the fence key holds just that now, else {0, server time}; or, too
 /// late, {2, server time}. Error FOREIGNKEY: the fence is none.
 inline constexpr auto quorum_raise_body =
-    join(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
+    concat(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
 local token, fence, not_after = ARGV[1], ARGV[2], ARGV[3]
 redis.call('PEXPIRE', fence_key, 86400000)
 if not is_token(redis.call('GET', lock), token) then return {0, now} end
@@ -109,7 +109,7 @@ inline constexpr Script quorum_raise_script{ScriptId::quorum_raise,
 /// server time} if it was set, {3, server time} if it came too late. Error FOREIGNKEY: the fence is
 /// none.
 inline constexpr auto quorum_renew_body =
-    join(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
+    concat(lua_quorum, R"lua(local lock, fence_key = KEYS[1], KEYS[2]
 local token, ttl, text, not_after, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 redis.call('PEXPIRE', fence_key, 86400000)
 local holder = redis.call('GET', lock)
@@ -136,7 +136,7 @@ inline constexpr Script quorum_renew_script{ScriptId::quorum_renew,
 /// KEYS: the lock, its fence. ARGV: token.
 /// Answers 1 if it was this token's, else 0.
 inline constexpr auto quorum_release_body =
-    join(lua_quorum, R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
+    concat(lua_quorum, R"lua(redis.call('PEXPIRE', KEYS[2], 86400000)
 if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return 0 end
 return redis.call('DEL', KEYS[1])
 )lua");

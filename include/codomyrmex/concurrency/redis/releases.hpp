@@ -175,7 +175,7 @@ class Releases {
     void all_released(const std::vector<GivenUp>& some, RequestNumber number,
                       Exchange& exchange) noexcept {
         if (exchange.reply.is_error()) base_.forget(release_all_script);
-        std::vector<ReleaseAnswer> answers;
+        std::vector<std::optional<ReleaseAnswer>> answers;
         try {
             if (exchange.outcome == Exchange::Outcome::answered && !exchange.reply.is_error()) {
                 answers = read_release_all(exchange.reply, some.size(), number.text());
@@ -185,8 +185,7 @@ class Releases {
             // Out of memory: they are given back once more, one by one.
         }
         for (std::size_t i = 0; i < some.size(); ++i) {
-            released(some[i], answers.empty() ? std::nullopt : std::optional{answers[i]},
-                     exchange.repeated);
+            released(some[i], answers.empty() ? std::nullopt : answers[i], exchange.repeated);
         }
     }
 

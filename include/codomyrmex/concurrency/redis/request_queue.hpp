@@ -120,43 +120,29 @@ class RequestQueue {
         return sent_.size() - before;
     }
 
-    /// `reply` belongs to the oldest that is unanswered. Puts whom it answers into `answered`, with
-    /// the reply in it unless its caller gave up. What an error says of several at once is asked
-    /// again for each by itself.
+    /// `reply` belongs to the oldest that is unanswered. Puts whom it answers into `ended`, but for
+    /// whose caller gave up. Of a call for several, those are sent again, each by itself, that it
+    /// has no answer for; all of them, if it is an error.
     /// Returns: false, and does nothing, if it is no answer to that: which reply belongs to which
     /// is anybody's guess from here on.
-    /// Throws: std::bad_alloc.
-    [[nodiscard]] bool answer(Reply reply, std::vector<RequestPtr>& answered) {
+    /// Throws: std::bad_alloc; nothing has changed then.
+    [[nodiscard]] bool answer(Reply reply, std::vector<RequestPtr>& ended) {
         if (sent_.empty()) return false;
-        answered.reserve(answered.size() + sent_.front().count());
-        if (sent_.front().others.empty()) {
-            answered.push_back(given(take_oldest().first, std::move(reply)));
-            return true;
+        Sent& oldest = sent_.front();
+        ended.reserve(ended.size() + oldest.count());
+        if (oldest.others.empty()) {
+            finish(oldest.first, std::move(reply), ended);
+        } else {
+            const std::string number{oldest.first->command.number_text()};
+            std::vector<std::string_view> texts(oldest.count());
+            if (!reply.is_error()) texts = split_joint(reply, oldest.count(), number);
+            if (texts.empty()) return false;
+            const Script& script = oldest.first->command.parts.joint->script;
+            answer_each(oldest, texts, ended);
+            note(script, oldest.first->exchange.connection, reply);
         }
-        if (reply.is_error()) {
-            refused(take_oldest(), classify(reply.text).kind);
-            return true;
-        }
-        const std::string number{sent_.front().first->command.number_text()};
-        const auto answers = split_joint(reply, sent_.front().count(), number);
-        if (answers.empty()) return false;
-        joint_on_ = sent_.front().first->exchange.connection;
-        std::vector<RequestPtr> again;
-        std::size_t i = 0;
-        take_oldest().for_each([&](RequestPtr& request) {
-            const std::string_view text = answers[i++];
-            if (text.empty() && !request->abandoned) {
-                request->command.parts.joint = nullptr;
-                again.push_back(std::move(request));
-                return;
-            }
-            Reply its;
-            its.type = Reply::Type::string;
-            its.text = text;
-            its.text += request->command.number_text();
-            answered.push_back(given(std::move(request), std::move(its)));
-        });
-        send_again(std::move(again));
+        in_calls_ -= oldest.count();
+        sent_.pop_front();
         return true;
     }
 
@@ -171,16 +157,16 @@ class RequestQueue {
     [[nodiscard]] std::vector<RequestPtr> disconnect(const std::string& why) {
         std::vector<RequestPtr> ended;
         std::vector<RequestPtr> again;
-        for (Sent& sent : sent_) {
-            sent.for_each([&](RequestPtr& request) {
+        for (const Sent& sent : sent_) {
+            sent.for_each([&](const RequestPtr& request) {
                 if (request->abandoned) return;
                 request->exchange.error = why;
-                (request->repeat ? again : ended).push_back(std::move(request));
+                (request->repeat ? again : ended).push_back(request);
             });
         }
+        unsent_.insert(unsent_.begin(), again.begin(), again.end());
         sent_.clear();
         in_calls_ = 0;
-        send_again(std::move(again));
         return ended;
     }
 
@@ -189,10 +175,10 @@ class RequestQueue {
     [[nodiscard]] std::vector<RequestPtr> not_connected(const std::string& why) {
         std::vector<RequestPtr> ended;
         std::deque<RequestPtr> again;
-        for (RequestPtr& request : unsent_) {
+        for (const RequestPtr& request : unsent_) {
             const bool stays = request->repeat && !request->deadline.expired();
             request->exchange.error = why;
-            (stays ? again.emplace_back() : ended.emplace_back()) = std::move(request);
+            stays ? again.push_back(request) : ended.push_back(request);
         }
         unsent_ = std::move(again);
         return ended;
@@ -221,9 +207,9 @@ class RequestQueue {
 
         [[nodiscard]] std::size_t count() const noexcept { return 1 + others.size(); }
         template <class Do>
-        void for_each(Do what) {
+        void for_each(Do what) const {
             what(first);
-            for (RequestPtr& request : others)
+            for (const RequestPtr& request : others)
                 what(request);
         }
     };
@@ -262,43 +248,58 @@ class RequestQueue {
         append_joint(output, calls_.how_to_call(script, connection), commands);
     }
 
-    [[nodiscard]] Sent take_oldest() noexcept {
-        Sent oldest = std::move(sent_.front());
-        sent_.pop_front();
-        in_calls_ -= oldest.count();
-        return oldest;
-    }
-
-    // What was given up belongs to its caller again.
-    [[nodiscard]] static RequestPtr given(RequestPtr request, Reply reply) noexcept {
-        if (request->abandoned) return request;
+    // Requires: `ended` has room. What was given up belongs to its caller again.
+    static void finish(const RequestPtr& request, Reply reply, std::vector<RequestPtr>& ended) {
+        request->finished = true;
+        if (request->abandoned) return;
         request->exchange.outcome = Exchange::Outcome::answered;
         request->exchange.reply = std::move(reply);
-        return request;
+        ended.push_back(request);
     }
 
-    // A call for several was refused.
-    void refused(Sent sent, ServerErrorKind kind) {
-        using enum ServerErrorKind;
-        const bool unknown_script = kind == load_script;
-        if (unknown_script) calls_.forget(sent.first->command.parts.joint->script);
+    // Each of `sent` has got its text, or must go by itself where that is empty.
+    void answer_each(const Sent& sent, const std::vector<std::string_view>& texts,
+                     std::vector<RequestPtr>& ended) {
         std::vector<RequestPtr> again;
-        sent.for_each([&](RequestPtr& request) {
-            if (request->abandoned) return;
-            if (!unknown_script) request->command.parts.joint = nullptr;
-            again.push_back(std::move(request));
+        std::vector<Reply> replies(texts.size());
+        std::size_t i = 0;
+        sent.for_each([&](const RequestPtr& request) {
+            Reply& reply = replies[i];
+            reply.type = Reply::Type::string;
+            reply.text = texts[i++];
+            if (!reply.text.empty()) {
+                reply.text += request->command.number_text();
+            } else if (!request->abandoned) {
+                again.push_back(request);
+            }
         });
-        // Where it will be so the next time, as where their keys may lie apart.
-        const bool passes = kind == retry || kind == rediscover || kind == unknown_outcome;
-        if (!unknown_script && !passes && !again.empty()) {
-            apart_on_ = again.front()->exchange.connection;
-        }
-        send_again(std::move(again));
+        unsent_.insert(unsent_.begin(), again.begin(), again.end());
+        // From here on nothing throws.
+        i = 0;
+        sent.for_each([&](const RequestPtr& request) {
+            Reply& reply = replies[i++];
+            if (reply.text.empty()) {
+                request->command.parts.joint = nullptr;
+            } else {
+                finish(request, std::move(reply), ended);
+            }
+        });
     }
 
-    void send_again(std::vector<RequestPtr> requests) {
-        unsent_.insert(unsent_.begin(), std::make_move_iterator(requests.begin()),
-                       std::make_move_iterator(requests.end()));
+    // What `reply` to a joint call says of the next ones.
+    void note(const Script& script, std::uint64_t connection, const Reply& reply) {
+        if (!reply.is_error()) {
+            joint_on_ = connection;
+            return;
+        }
+        const ServerErrorKind kind = classify(reply.text).kind;
+        if (kind == ServerErrorKind::load_script) {
+            calls_.forget(script);
+        }
+        // It will be so the next time, as where their keys may lie apart.
+        if (kind == ServerErrorKind::refused || kind == ServerErrorKind::redirect) {
+            apart_on_ = connection;
+        }
     }
 
     std::size_t bound_;

@@ -52,7 +52,7 @@ inline constexpr Script no_script{ScriptId::none, "", {}, {}};
 
 /// A script's text, put together from parts.
 template <std::size_t... Sizes>
-[[nodiscard]] consteval auto join(const char (&... parts)[Sizes]) {
+[[nodiscard]] consteval auto concat(const char (&... parts)[Sizes]) {
     std::array<char, (Sizes + ...) - sizeof...(Sizes)> text{};
     char* end = text.data();
     ((end = std::copy_n(parts, Sizes - 1, end)), ...);
@@ -242,7 +242,7 @@ end
 /// before this one or -1 if it does not wait, the holder's remaining ms; or, too late, 2, server
 /// time.
 /// Error FOREIGNKEY: a holder without an expiry or a fence that is none; neither is ours.
-inline constexpr auto acquire_body = join(
+inline constexpr auto acquire_body = concat(
     lua_time,
     R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
 if there == 0 and ARGV[5] == '1' and (ARGV[7] == '' or now <= ARGV[7]) then
@@ -294,7 +294,7 @@ end
 /// the request's number.
 /// Answers 1 if it was this token's, else 0; and 2 more if it stopped looking for a waiter that
 /// lives, and should be called again.
-inline constexpr auto release_body = join(
+inline constexpr auto release_body = concat(
     R"lua(local token, number = ARGV[1], ARGV[4]
 local holder = redis.call('GET', KEYS[1])
 if holder and string.find(holder, token, 1, true) == 1 and
@@ -319,7 +319,7 @@ inline constexpr Script release_script{ScriptId::release,
 /// Answers 0 if it is not this token's, 1 if it was extended, 2 if moreover somebody waits, 3 if it
 /// came too late; and the server time. Never brings a lease back.
 inline constexpr auto renew_body =
-    join(lua_time, lua_words, R"lua(redis.call('PEXPIRE', KEYS[2], '86400000')
+    concat(lua_time, lua_words, R"lua(redis.call('PEXPIRE', KEYS[2], '86400000')
 if not is_token(redis.call('GET', KEYS[1]), ARGV[1]) then return say(0, now, ARGV[4]) end
 if ARGV[3] ~= '' and now > ARGV[3] then return say(3, now, ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
