@@ -61,19 +61,17 @@ const RequestNumber number{7};
 
 TEST_CASE("An acquire has its keys, and its arguments in the order that the script reads") {
     const Tenure tenure = tenure_of("job");
-    CHECK(
-        decode(acquire_command(Call::digest, tenure, "p:", "host:1:2 label", "1700000000000000000",
-                               33, "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
-        Strings{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
-                "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f",
-                "abc-1f 1000 33 host:1:2 label", "host:1:2 label", "30000", "33",
-                "p:", "1700000000000000000", "2a"});
+    CHECK(decode(acquire_command(tenure, "p:", "host:1:2 label", "1700000000000000000", 33,
+                                 "abc-1f 1000 33 host:1:2 label", RequestNumber{0x2a})) ==
+          Strings{"EVALSHA", std::string{acquire_script.sha1}, "3", "p:lock:{job}",
+                  "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f",
+                  "abc-1f 1000 33 host:1:2 label", "host:1:2 label", "30000", "33",
+                  "p:", "1700000000000000000", "2a"});
 }
 
 TEST_CASE("An acquire that does not wait and knows no time says so by empty words") {
     const Tenure tenure = tenure_of("job");
-    const Strings words =
-        decode(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number));
+    const Strings words = decode(acquire_command(tenure, "p:", "", "", 1, "", number));
     REQUIRE(words.size() == 14);
     CHECK(words[7] == "");
     CHECK(words[8] == "");
@@ -83,11 +81,11 @@ TEST_CASE("An acquire that does not wait and knows no time says so by empty word
 
 TEST_CASE("A release has the waiter with it that the tenure stood as") {
     Tenure tenure = tenure_of("job");
-    CHECK(decode(release_command(Call::digest, tenure, "p:", number)) ==
+    CHECK(decode(release_command(tenure, "p:", number)) ==
           Strings{"EVALSHA", std::string{release_script.sha1}, "3", "p:lock:{job}",
                   "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "p:", "", "7"});
     tenure.stand_as("abc-1f 1000 1 text");
-    const Strings words = decode(release_command(Call::digest, tenure, "p:", number));
+    const Strings words = decode(release_command(tenure, "p:", number));
     REQUIRE(words.size() == 10);
     CHECK(words[8] == "abc-1f 1000 1 text");
 }
@@ -98,7 +96,7 @@ TEST_CASE("A renewal is for the full time to live, whatever was granted") {
     grant.since = BootTime{1h};
     grant.ttl = 1s;
     REQUIRE(tenure.granted(grant, BootTime{1h}));
-    CHECK(decode(renew_command(Call::digest, tenure, "1700000000000000000", number)) ==
+    CHECK(decode(renew_command(tenure, "1700000000000000000", number)) ==
           Strings{"EVALSHA", std::string{renew_script.sha1}, "3", "p:lock:{job}",
                   "p:lock:{job}:fence", "p:lock:{job}:queue", "abc-1f", "30000",
                   "1700000000000000000", "7"});
@@ -119,40 +117,13 @@ TEST_CASE("Several locks are asked for with their keys first, and then a token f
         words.insert(words.end(), rest.begin(), rest.end());
         return words;
     };
-    CHECK(decode(acquire_all_command(Call::digest, tenures, "host:1:2", "1700000000000000000", 33,
-                                     number)) ==
+    CHECK(decode(acquire_all_command(tenures, "host:1:2", "1700000000000000000", 33, number)) ==
           expected(acquire_all_script,
                    {"30000", "host:1:2", "1700000000000000000", "33", "7", "abc-a", "abc-b"}));
-    CHECK(decode(release_all_command(Call::digest, tenures, "p:", number)) ==
+    CHECK(decode(release_all_command(tenures, "p:", number)) ==
           expected(release_all_script, {"7", "p:", "abc-a", "abc-b"}));
-    CHECK(decode(renew_all_command(Call::digest, tenures, "1700000000000000000", number)) ==
+    CHECK(decode(renew_all_command(tenures, "1700000000000000000", number)) ==
           expected(renew_all_script, {"30000", "1700000000000000000", "7", "abc-a", "abc-b"}));
-    const Strings body = decode(release_all_command(Call::body, tenures, "p:", number));
-    REQUIRE(body.size() > 2);
-    CHECK(body[0] == "EVAL");
-    CHECK(body[1] == release_all_script.body);
-}
-
-TEST_CASE("Called with its body, a script brings it along and all else stays the same") {
-    Tenure tenure = tenure_of("job");
-    tenure.stand_as("abc-1f 1000 1 text");
-    const auto check = [](const Command& digest, const Command& body, const Script& script) {
-        CAPTURE(std::string{script.name});
-        Strings words = decode(digest);
-        REQUIRE(words.size() > 2);
-        CHECK(words[1] == script.sha1);
-        words[0] = "EVAL";
-        words[1] = script.body;
-        CHECK(decode(body) == words);
-    };
-    const auto acquire = [&](Call call) {
-        return acquire_command(call, tenure, "p:", "text", "", 2, tenure.waiter(), number);
-    };
-    check(acquire(Call::digest), acquire(Call::body), acquire_script);
-    check(release_command(Call::digest, tenure, "p:", number),
-          release_command(Call::body, tenure, "p:", number), release_script);
-    check(renew_command(Call::digest, tenure, "", number),
-          renew_command(Call::body, tenure, "", number), renew_script);
 }
 
 TEST_CASE("Names may have any bytes, the server's own syntax too") {
@@ -161,10 +132,9 @@ TEST_CASE("Names may have any bytes, the server's own syntax too") {
         every_byte += static_cast<char>(byte);
     const std::string name = GENERATE_COPY(std::string{"a\r\n$1\r\nb"}, every_byte);
     const Tenure tenure = tenure_of(name);
-    for (const Command& command : {acquire_command(Call::body, tenure, "p:", every_byte, "", 1,
-                                                   "t 1 1 " + every_byte, number),
-                                   release_command(Call::body, tenure, "p:", number),
-                                   Command{renew_command(Call::body, tenure, "", number)}}) {
+    for (const Command& command :
+         {acquire_command(tenure, "p:", every_byte, "", 1, "t 1 1 " + every_byte, number),
+          release_command(tenure, "p:", number), renew_command(tenure, "", number)}) {
         const Strings words = decode(command);
         REQUIRE(words.size() > 6);
         CHECK(words[3] == "p:lock:{" + encode_name(name) + "}");
@@ -191,18 +161,17 @@ TEST_CASE("Permits are asked for with how many there are, and have a key more") 
         expected.insert(expected.end(), arguments.begin(), arguments.end());
         CHECK(decode(command) == expected);
     };
-    check(acquire_command(Call::digest, tenure, "p:", "host:1:2", "9", 1, "waiter", number),
+    check(acquire_command(tenure, "p:", "host:1:2", "9", 1, "waiter", number),
           acquire_permits_script,
           {"abc-1f", "30000", "host:1:2", "9", "2", "p:", "waiter", "5", "7"});
-    check(renew_command(Call::digest, tenure, "9", number), renew_permits_script,
-          {"abc-1f", "30000", "9", "7"});
-    check(reweigh_command(Call::digest, tenure, 3, "p:", 12, number), reweigh_script,
+    check(renew_command(tenure, "9", number), renew_permits_script, {"abc-1f", "30000", "9", "7"});
+    check(reweigh_command(tenure, 3, "p:", 12, number), reweigh_script,
           {"abc-1f", "3", "p:", "12", "7"});
-    check(resize_command(Call::digest, tenure.identity(), 9, "p:", "8", number), resize_script,
+    check(resize_command(tenure.identity(), 9, "p:", "8", number), resize_script,
           {"9", "p:", "8", "7"});
     CHECK(make_waiter(tenure, 1s, 1, "text") == "abc-1f 1000 2 text");
     tenure.stand_as("abc-1f 1000 2 text");
-    check(release_command(Call::digest, tenure, "p:", number), release_permits_script,
+    check(release_command(tenure, "p:", number), release_permits_script,
           {"abc-1f", "p:", "abc-1f 1000 2 text", "7"});
 }
 
@@ -231,52 +200,42 @@ TEST_CASE("What is asked for and given back at the same time goes in one call of
         return words;
     };
     // It is too late for all when it is for the first of them.
-    const Command one =
-        acquire_command(Call::digest, first, "p:", "host:1:2", "1700000000000000009", 1,
-                        "abc-1 1000 1 host:1:2", RequestNumber{0x2a});
-    const Command two = acquire_command(Call::digest, second, "p:", "host:1:3",
-                                        "1700000000000000001", 1, "", RequestNumber{0x2b});
+    const Command one = acquire_command(first, "p:", "host:1:2", "1700000000000000009", 1,
+                                        "abc-1 1000 1 host:1:2", RequestNumber{0x2a});
+    const Command two = acquire_command(second, "p:", "host:1:3", "1700000000000000001", 1, "",
+                                        RequestNumber{0x2b});
     CHECK(joint(one, two) ==
           expected(acquire_each_script, {"2a", "1700000000000000001", "30000", "1", "p:", a,
                                          "abc-1 1000 1 host:1:2", "host:1:2", b, "", "host:1:3"}));
-    CHECK(joint(release_command(Call::digest, first, "p:", RequestNumber{0x2a}),
-                release_command(Call::digest, second, "p:", RequestNumber{0x2b})) ==
+    CHECK(joint(release_command(first, "p:", RequestNumber{0x2a}),
+                release_command(second, "p:", RequestNumber{0x2b})) ==
           expected(release_all_script, {"2a", "p:", a, b}));
 }
 
 TEST_CASE("A request goes by itself whose time is unknown, or that gives up a place in the queue") {
     Tenure tenure = tenure_of("job");
     const std::string time = "1700000000000000000";
-    CHECK(acquire_command(Call::digest, tenure, "p:", "", time, 1, "", number).parts.joint ==
-          &joint_acquire);
-    CHECK(acquire_command(Call::digest, tenure, "p:", "", "", 1, "", number).parts.joint ==
-          nullptr);
-    // And one that brings the script along.
-    CHECK(acquire_command(Call::body, tenure, "p:", "", time, 1, "", number).parts.joint ==
-          nullptr);
-    CHECK(release_command(Call::body, tenure, "p:", number).parts.joint == nullptr);
+    CHECK(acquire_command(tenure, "p:", "", time, 1, "", number).parts.joint == &joint_acquire);
+    CHECK(acquire_command(tenure, "p:", "", "", 1, "", number).parts.joint == nullptr);
     tenure.stand_as("abc-1f 1000 1 text");
-    CHECK(release_command(Call::digest, tenure, "p:", number).parts.joint == nullptr);
+    CHECK(release_command(tenure, "p:", number).parts.joint == nullptr);
     tenure.leave_queue();
-    CHECK(release_command(Call::digest, tenure, "p:", number).parts.joint == &joint_release);
+    CHECK(release_command(tenure, "p:", number).parts.joint == &joint_release);
 
     const Tenure permits{std::make_shared<const LockIdentity>(
                              make_permit_identity("p:", "pool", 5, 2, {.ttl = 30s})),
                          "abc-1f"};
-    CHECK(acquire_command(Call::digest, permits, "p:", "", time, 1, "", number).parts.joint ==
-          nullptr);
-    CHECK(release_command(Call::digest, permits, "p:", number).parts.joint == nullptr);
+    CHECK(acquire_command(permits, "p:", "", time, 1, "", number).parts.joint == nullptr);
+    CHECK(release_command(permits, "p:", number).parts.joint == nullptr);
 }
 
 TEST_CASE("Only those go in one call that have the rest in common") {
     const std::string time = "1700000000000000000";
     const auto acquire = [&](std::chrono::seconds ttl, std::uint64_t block) {
-        return acquire_command(Call::digest, tenure_of("job", {.ttl = ttl}), "p:", "", time, block,
-                               "", number);
+        return acquire_command(tenure_of("job", {.ttl = ttl}), "p:", "", time, block, "", number);
     };
     CHECK(acquire(30s, 1).joins(acquire(30s, 1)));
     CHECK_FALSE(acquire(30s, 1).joins(acquire(31s, 1)));
     CHECK_FALSE(acquire(30s, 1).joins(acquire(30s, 2)));
-    CHECK_FALSE(
-        acquire(30s, 1).joins(release_command(Call::digest, tenure_of("job"), "p:", number)));
+    CHECK_FALSE(acquire(30s, 1).joins(release_command(tenure_of("job"), "p:", number)));
 }

@@ -250,16 +250,15 @@ TEST_CASE("a page of a scan is a cursor and keys") {
 
 TEST_CASE("commands name their keys, and text goes in arguments only") {
     const PrimitiveKeys keys = keys_of("p:", PrimitiveKind::lock, "n");
-    CHECK(look_command(Call::digest, keys).starts_with("*6\r\n$7\r\nEVALSHA\r\n"));
-    CHECK(look_command(Call::body, keys).find(std::string{look_script.body}) != std::string::npos);
-    CHECK(look_many_command(Call::digest, keys, 5, 7).ends_with("$1\r\n5\r\n$1\r\n7\r\n"));
-    CHECK(force_release_command(Call::digest, keys, token, "p:")
-              .ends_with(token + "\r\n$2\r\np:\r\n"));
+    CHECK(look_command(keys).bytes.starts_with("*6\r\n$7\r\nEVALSHA\r\n"));
+    CHECK(look_command(keys).script == &look_script);
+    CHECK(look_many_command(keys, 5, 7).bytes.ends_with("$1\r\n5\r\n$1\r\n7\r\n"));
+    CHECK(force_release_command(keys, token, "p:").bytes.ends_with(token + "\r\n$2\r\np:\r\n"));
     const PrimitiveKeys pool = keys_of("p:", PrimitiveKind::semaphore, "n");
-    CHECK(force_release_permits_command(Call::digest, pool, token, "p:")
-              .ends_with("$1\r\n4\r\n$9\r\np:sem:{n}\r\n$15\r\np:sem:{n}:fence\r\n"
-                         "$15\r\np:sem:{n}:queue\r\n$14\r\np:sem:{n}:meta\r\n$35\r\n" +
-                         token + "\r\n$2\r\np:\r\n"));
+    CHECK(force_release_permits_command(pool, token, "p:")
+              .bytes.ends_with("$1\r\n4\r\n$9\r\np:sem:{n}\r\n$15\r\np:sem:{n}:fence\r\n"
+                               "$15\r\np:sem:{n}:queue\r\n$14\r\np:sem:{n}:meta\r\n$35\r\n" +
+                               token + "\r\n$2\r\np:\r\n"));
     CHECK(waiters_command(keys, 0, 9) ==
           "*5\r\n$6\r\nZRANGE\r\n$16\r\np:lock:{n}:queue\r\n$1\r\n0\r\n$1\r\n9\r\n$"
           "10\r\nWITHSCORES\r\n");

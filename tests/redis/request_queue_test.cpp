@@ -267,12 +267,67 @@ TEST_CASE("The next to drive is the first whose thread waits, the sent ones firs
     CHECK(queue.size() == 3);
 }
 
+// --- Calls of scripts.
+
+namespace {
+
+RequestPtr calling(const Script& script) {
+    auto made = std::make_shared<Request>();
+    made->command = call_of(script, {"1", "key"});
+    return made;
+}
+
+/// What is sent of such a request, and another.
+std::string sent_of(RequestQueue& queue, const Script& script, std::uint64_t connection) {
+    REQUIRE(queue.add(calling(script)));
+    REQUIRE(queue.add(request("end")));
+    return take(queue, boot, connection);
+}
+
+const std::string with_digest = "*4\r\n$7\r\nEVALSHA\r\n$40\r\n" + std::string{renew_script.sha1} +
+                                "\r\n$1\r\n1\r\n$3\r\nkey\r\nend";
+const std::string with_body = "*4\r\n$4\r\nEVAL\r\n$" + std::to_string(renew_script.body.size()) +
+                              "\r\n" + std::string{renew_script.body} +
+                              "\r\n$1\r\n1\r\n$3\r\nkey\r\nend";
+
+}  // namespace
+
+TEST_CASE("The first call of a script that goes over a connection brings its body along") {
+    RequestQueue queue{100};
+    CHECK(sent_of(queue, renew_script, 3) == with_body);
+    CHECK(sent_of(queue, renew_script, 3) == with_digest);
+    CHECK(sent_of(queue, release_script, 3).find(release_script.body) != std::string::npos);
+    CHECK(sent_of(queue, renew_script, 3) == with_digest);
+    (void)queue.disconnect("it broke");
+    CHECK(sent_of(queue, renew_script, 4) == with_body);
+    CHECK(sent_of(queue, renew_script, 4) == with_digest);
+}
+
+TEST_CASE("A script that the server forgot goes with its body again, the others do not") {
+    RequestQueue queue{100};
+    CHECK(sent_of(queue, renew_script, 3) == with_body);
+    (void)sent_of(queue, release_script, 3);
+    std::vector<RequestPtr> ended;
+    for (const char* reply : {"1", "end", "1", "end"})
+        REQUIRE(queue.answer(text(reply), ended));
+    (void)sent_of(queue, renew_script, 3);
+    Reply error = text("NOSCRIPT No matching script. Please use EVAL.");
+    error.type = Reply::Type::error;
+    ended.clear();
+    REQUIRE(queue.answer(error, ended));
+    // It is its caller's to ask again.
+    REQUIRE(ended.size() == 1);
+    CHECK(ended[0]->exchange.reply.is_error());
+    CHECK(sent_of(queue, renew_script, 3) == with_body);
+    CHECK(sent_of(queue, release_script, 3).find("EVALSHA") != std::string::npos);
+}
+
 // --- Several in one call of a script.
 
 namespace {
 
-const JointScript first_of_all{release_all_script, 1, 1, false, 0};
-const JointScript behind{acquire_each_script, 1, 1, false, 1};
+const JointScript first_of_all{release_all_script, false, 0};
+const JointScript behind{acquire_each_script, false, 1};
 
 /// A request that goes together with others of the same `common`: its name is its own argument.
 RequestPtr joinable(const std::string& name, const JointScript& script = behind,
@@ -281,6 +336,7 @@ RequestPtr joinable(const std::string& name, const JointScript& script = behind,
     std::string bytes = "<" + name + ">";
     Parts parts;
     parts.joint = &script;
+    parts.own_words = parts.common_words = 1;
     const auto add = [&bytes](std::string_view word) {
         const auto begin = static_cast<std::uint32_t>(bytes.size());
         bytes += word;
@@ -290,7 +346,8 @@ RequestPtr joinable(const std::string& name, const JointScript& script = behind,
     parts.own = add("o" + name + " ");
     parts.common = add(common + " ");
     parts.time = parts.number = add("$2\r\n#" + name + "\r\n");
-    made->command = Command{std::move(bytes), parts};
+    made->command = std::move(bytes);
+    made->command.parts = parts;
     return made;
 }
 

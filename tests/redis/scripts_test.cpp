@@ -1133,7 +1133,7 @@ TEST_CASE("Locks that are asked for at the same time are taken as if each were a
     if (!RedisServer::available()) SKIP("no redis-server");
     using Outcome = AcquireAnswer::Outcome;
     Several bench;
-    const LockIdentity& second = bench.keys[1];
+    const Keys& second = bench.keys[1];
     const auto granted = [&](const std::vector<std::string>& answers, std::size_t i) {
         const AcquireAnswer answer = read_each(answers.at(i));
         CHECK(answer.outcome == Outcome::granted);
@@ -1216,7 +1216,7 @@ TEST_CASE("Locks that are asked for at the same time are taken as if each were a
 TEST_CASE("What stands in the way of one lock does not of another, and is asked for by itself") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Several bench;
-    const LockIdentity& second = bench.keys[1];
+    const Keys& second = bench.keys[1];
     SECTION("a holder without an expiry") {
         bench.server.command({"SET", second.lock_key, "text"});
     }

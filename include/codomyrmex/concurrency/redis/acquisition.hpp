@@ -155,9 +155,9 @@ class Acquisition {
     [[nodiscard]] std::optional<AcquireAnswer> ask() {
         std::optional<AcquireAnswer> acquired;
         const Answer answer = caller_.run(
-            scripts_of(tenure_->identity().kind).acquire, limit(),
-            [&](Call call, BootTime give_up, RequestNumber number) {
-                return acquire_command(call, *tenure_, keeper_.name.prefix, text_,
+            limit(),
+            [&](BootTime give_up, RequestNumber number) {
+                return acquire_command(*tenure_, keeper_.name.prefix, text_,
                                        keeper_.clock.at(give_up), block_, tenure_->waiter(),
                                        number);
             },

@@ -253,19 +253,21 @@ class Batch {
         Deadline limit = Deadline::after(keeper_.options.response_timeout);
         if (!deadline.expired()) limit = std::min(limit, deadline);
         const std::string text = claimant_.text(question.tenures.front()->identity());
-        for (Call call = keeper_.how_to_call(acquire_all_script);;) {
+        for (bool loaded = false;;) {
             const RequestNumber number = keeper_.next_number();
             Exchange exchange = keeper_.pipeline.request(
-                acquire_all_command(call, question.tenures, text,
+                acquire_all_command(question.tenures, text,
                                     keeper_.clock.at(detail::BootClock::now() + limit.remaining()),
                                     question.block, number),
                 limit);
             if (exchange.outcome == Exchange::Outcome::answered) {
                 if (exchange.reply.is_error()) {
                     const auto kind = classify(exchange.reply.text).kind;
-                    if (kind != ServerErrorKind::load_script || call == Call::body) return {};
-                    call = Call::body;
-                    continue;
+                    // The next one brings the body along.
+                    if (kind == ServerErrorKind::load_script && !std::exchange(loaded, true)) {
+                        continue;
+                    }
+                    return {};
                 }
                 std::optional<AcquireAllAnswer> answer;
                 if (number.take_from(exchange.reply)) {

@@ -52,17 +52,17 @@ class Caller {
         return deadline;
     }
 
-    /// Sends what `make(call, give_up, number)` gives, a call of `script`, until it is answered in
-    /// a way that `check(reply)` accepts, an error ends it, or `deadline` has passed. `give_up`:
-    /// when this copy is given up. `number`: what its reply repeats; where `make` takes none, the
-    /// reply is known by its place alone. `stop`: ends it between two copies as the deadline does.
+    /// Sends what `make(give_up, number)` gives until it is answered in a way that `check(reply)`
+    /// accepts, an error ends it, or `deadline` has passed. `give_up`: when this copy is given up.
+    /// `number`: what its reply repeats; where `make` takes none, the reply is known by its place
+    /// alone. `stop`: ends it between two copies as the deadline does.
     template <class Make, class Check>
-    [[nodiscard]] Answer run(const Script& script, Deadline deadline, Make make, Check check,
+    [[nodiscard]] Answer run(Deadline deadline, Make make, Check check,
                              const std::stop_token& stop = {}) {
-        constexpr bool numbered = std::is_invocable_v<Make&, Call, BootTime, RequestNumber>;
+        constexpr bool numbered = std::is_invocable_v<Make&, BootTime, RequestNumber>;
         Answer answer;
         std::optional<Backoff> backoff;
-        Call call = keeper_.how_to_call(script);
+        bool loaded = false;
         for (;;) {
             const auto patience = std::min<std::chrono::nanoseconds>(
                 deadline.remaining(), keeper_.options.response_timeout);
@@ -72,9 +72,9 @@ class Caller {
             const BootTime give_up = detail::BootClock::now() + patience;
             Command request;
             if constexpr (numbered) {
-                request = make(call, give_up, number);
+                request = make(give_up, number);
             } else {
-                request = make(call, give_up);
+                request = make(give_up);
             }
             Exchange exchange = keeper_.pipeline.request(std::move(request), limit);
             Retry::Step step = Retry::Step::again_later;
@@ -108,9 +108,8 @@ class Caller {
             }
             if (step == Retry::Step::give_up) return answer;
             if (step == Retry::Step::reconnect) keeper_.pipeline.disconnect(exchange.connection);
-            if (step == Retry::Step::send_body && std::exchange(call, Call::body) != Call::body) {
-                continue;
-            }
+            // The next one brings the body along.
+            if (step == Retry::Step::send_body && !std::exchange(loaded, true)) continue;
             if (!backoff) {
                 backoff.emplace(std::chrono::milliseconds{100},
                                 static_cast<std::uint64_t>(give_up.time_since_epoch().count()));

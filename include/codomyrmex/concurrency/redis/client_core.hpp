@@ -87,8 +87,8 @@ class ClientCore {
 
     void ping(Deadline deadline) {
         const Answer answer = caller_.run(
-            no_script, deadline,
-            [](Call, BootTime, RequestNumber number) {
+            deadline,
+            [](BootTime, RequestNumber number) {
                 return encode({"PING", number.text()});
             },
             [](const Reply&) { return true; });
@@ -156,9 +156,9 @@ class ClientCore {
         keeper_->unwatch(*tenure);
         std::optional<ReleaseAnswer> word;
         const Answer answer = caller_.run(
-            scripts_of(tenure->identity().kind).release, caller_.limit(deadline),
-            [&](Call call, BootTime, RequestNumber number) {
-                return release_command(call, *tenure, keeper_->name.prefix, number);
+            caller_.limit(deadline),
+            [&](BootTime, RequestNumber number) {
+                return release_command(*tenure, keeper_->name.prefix, number);
             },
             [&](const Reply& reply) {
                 word = read_release(reply);
@@ -191,10 +191,9 @@ class ClientCore {
         std::optional<RenewAnswer> renewal;
         for (;;) {
             const Answer answer = caller_.run(
-                scripts_of(tenure->identity().kind).renew, caller_.limit(deadline),
-                [&](Call call, BootTime, RequestNumber number) {
-                    return renew_command(call, *tenure, keeper_->clock.at(tenure->deadline()),
-                                         number);
+                caller_.limit(deadline),
+                [&](BootTime, RequestNumber number) {
+                    return renew_command(*tenure, keeper_->clock.at(tenure->deadline()), number);
                 },
                 [&](const Reply& reply) {
                     renewal = read_renew(reply);

@@ -15,6 +15,8 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -75,13 +77,14 @@ struct Parts {
 };
 
 struct Command {
-    std::string bytes{};  ///< in the server's format
+    std::string bytes{};             ///< in the server's format; a script is called by its digest
+    const Script* script = nullptr;  ///< which that is; null for a command of the server's
     Parts parts{};
 
     Command() = default;
-    /// One that goes by itself.
-    Command(std::string text) noexcept : bytes{std::move(text)} {}  // NOLINT: it is one
-    Command(std::string text, const Parts& its) noexcept : bytes{std::move(text)}, parts{its} {}
+    /// One of the server's. Of a string, for it is nothing but that.
+    Command(std::string text) noexcept : bytes{std::move(text)} {}  // NOLINT
+    Command(const Script& its, std::string text) noexcept : bytes{std::move(text)}, script{&its} {}
 
     [[nodiscard]] std::string_view keys() const noexcept { return from(parts.keys, parts.own); }
     [[nodiscard]] std::string_view own() const noexcept { return from(parts.own, parts.common); }
@@ -109,6 +112,44 @@ struct Command {
         return std::string_view{bytes}.substr(begin, end - begin);
     }
 };
+
+/// A call of `script`; `words`: how many keys there are, the keys, the arguments.
+/// Throws: std::bad_alloc.
+[[nodiscard]] inline Command call_of(const Script& script,
+                                     std::span<const std::string_view> words) {
+    std::string bytes;
+    std::size_t size = 80;
+    for (const std::string_view word : words)
+        size += word.size() + 16;
+    bytes.reserve(size);
+    detail::append_count('*', 2 + words.size(), bytes);
+    detail::append_word("EVALSHA", bytes);
+    detail::append_word(script.sha1, bytes);
+    for (const std::string_view word : words)
+        detail::append_word(word, bytes);
+    return {script, std::move(bytes)};
+}
+[[nodiscard]] inline Command call_of(const Script& script,
+                                     std::initializer_list<std::string_view> words) {
+    return call_of(script, std::span{words.begin(), words.size()});
+}
+
+/// Appends `command` to `output`. Requires: it calls a script, or `call` is digest.
+/// Throws: std::bad_alloc.
+inline void append(std::string& output, Call call, const Command& command) {
+    if (call == Call::digest) {
+        output += command.bytes;
+        return;
+    }
+    // How many words, and then those two.
+    const std::size_t begin = command.bytes.find('\n') + 1;
+    const std::size_t end =
+        begin + detail::encoded_size("EVALSHA") + detail::encoded_size(command.script->sha1);
+    output.append(command.bytes, 0, begin);
+    detail::append_word("EVAL", output);
+    detail::append_word(command.script->body, output);
+    output.append(command.bytes, end);
+}
 
 /// Appends one call for all of `commands` to `output`. It has the number of the first of them.
 /// Requires: at least one; each joins the others. Throws: std::bad_alloc.

@@ -50,71 +50,66 @@ struct Scripts {
 }
 
 /// A call of `script` about what `identity` names.
-[[nodiscard]] inline std::string call_script(Call call, const Script& script,
-                                             const LockIdentity& identity,
-                                             std::initializer_list<std::string_view> arguments) {
-    // The two of the call, the number of keys, four keys and nine arguments.
-    std::array<std::string_view, 16> words{};
+[[nodiscard]] inline Command call_script(const Script& script, const LockIdentity& identity,
+                                         std::initializer_list<std::string_view> arguments) {
+    // The number of keys, four keys and nine arguments.
+    std::array<std::string_view, 14> words{};
     auto* end = words.begin();
-    *end++ = call == Call::body ? "EVAL" : "EVALSHA";
-    *end++ = call == Call::body ? script.body : script.sha1;
     *end++ = identity.kind == PrimitiveKind::lock ? "3" : "4";
     const PrimitiveKeys& keys = identity.keys;
     end = std::ranges::copy(std::array{keys.main(), keys.fence(), keys.queue()}, end).out;
     if (identity.kind != PrimitiveKind::lock) *end++ = keys.meta();
     end = std::ranges::copy(arguments, end).out;
-    return encode(std::span<const std::string_view>{words.begin(), end});
+    return call_of(script, std::span<const std::string_view>{words.begin(), end});
 }
 
 /// A call of `script` about several locks, `tenures` of which it is; `arguments`: of all of them
 /// first, then of each.
-[[nodiscard]] inline std::string call_script_for_all(
-    Call call, const Script& script, const std::vector<std::shared_ptr<Tenure>>& tenures,
+[[nodiscard]] inline Command call_script_for_all(
+    const Script& script, const std::vector<std::shared_ptr<Tenure>>& tenures,
     const std::vector<std::string_view>& arguments) {
     const std::string keys = std::to_string(3 * tenures.size());
-    std::vector<std::string_view> words{call == Call::body ? "EVAL" : "EVALSHA",
-                                        call == Call::body ? script.body : script.sha1, keys};
+    std::vector<std::string_view> words{keys};
     words.reserve(words.size() + 3 * tenures.size() + arguments.size());
     for (const auto& tenure : tenures) {
         const PrimitiveKeys& each = tenure->identity().keys;
         words.insert(words.end(), {each.main(), each.fence(), each.queue()});
     }
     words.insert(words.end(), arguments.begin(), arguments.end());
-    return encode(words);
+    return call_of(script, words);
 }
 
 /// The request for several locks, all or none: they have their time to live, the text and how many
 /// fencing tokens in common.
-[[nodiscard]] inline std::string acquire_all_command(
-    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view text,
+[[nodiscard]] inline Command acquire_all_command(
+    const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view text,
     std::string_view not_after, std::uint64_t block, RequestNumber number) {
     const std::string ttl = std::to_string(tenures.front()->identity().options.ttl.count());
     const std::string fences = std::to_string(block);
     std::vector<std::string_view> words{ttl, text, not_after, fences, number.text()};
     for (const auto& tenure : tenures)
         words.push_back(tenure->token());
-    return call_script_for_all(call, acquire_all_script, tenures, words);
+    return call_script_for_all(acquire_all_script, tenures, words);
 }
 
 /// The request to extend several leases. Requires: they have their time to live in common.
-[[nodiscard]] inline std::string renew_all_command(
-    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view not_after,
-    RequestNumber number) {
+[[nodiscard]] inline Command renew_all_command(const std::vector<std::shared_ptr<Tenure>>& tenures,
+                                               std::string_view not_after, RequestNumber number) {
     const std::string ttl = std::to_string(tenures.front()->identity().options.ttl.count());
     std::vector<std::string_view> words{ttl, not_after, number.text()};
     for (const auto& tenure : tenures)
         words.push_back(tenure->token());
-    return call_script_for_all(call, renew_all_script, tenures, words);
+    return call_script_for_all(renew_all_script, tenures, words);
 }
 
 /// The request to give several locks back. Requires: none of them stood in a queue.
-[[nodiscard]] inline std::string release_all_command(
-    Call call, const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view prefix,
+[[nodiscard]] inline Command release_all_command(
+    const std::vector<std::shared_ptr<Tenure>>& tenures, std::string_view prefix,
     RequestNumber number) {
     std::vector<std::string_view> words{number.text(), prefix};
     for (const auto& tenure : tenures)
         words.push_back(tenure->token());
-    return call_script_for_all(call, release_all_script, tenures, words);
+    return call_script_for_all(release_all_script, tenures, words);
 }
 
 /// Those that take and give back several locks in one call, each by itself.
@@ -148,28 +143,28 @@ inline constexpr JointScript joint_acquire{acquire_each_script, true, 1};
 
 /// The request for a lease. `waiter`: as in make_waiter(), or empty to try only. `block`: how many
 /// fencing tokens, of a lock.
-[[nodiscard]] inline Command acquire_command(Call call, const Tenure& tenure,
-                                             std::string_view prefix, std::string_view text,
-                                             std::string_view not_after, std::uint64_t block,
-                                             std::string_view waiter, RequestNumber number) {
+[[nodiscard]] inline Command acquire_command(const Tenure& tenure, std::string_view prefix,
+                                             std::string_view text, std::string_view not_after,
+                                             std::uint64_t block, std::string_view waiter,
+                                             RequestNumber number) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
     if (identity.kind == PrimitiveKind::lock) {
         const std::string& token = tenure.token();
         const std::string fences = std::to_string(block);
-        std::string bytes =
-            call_script(call, acquire_script, identity,
+        Command command =
+            call_script(acquire_script, identity,
                         {token, waiter, text, ttl, fences, prefix, not_after, number.text()});
-        // Without a time it would be given another's; a body is to be brought along.
-        if (not_after.empty() || call == Call::body) return bytes;
-        const Parts parts = parts_of(joint_acquire, bytes, identity, {token, waiter, text},
-                                     {ttl, fences, prefix}, not_after, number);
-        return {std::move(bytes), parts};
+        // Without a time it would be given another's.
+        if (not_after.empty()) return command;
+        command.parts = parts_of(joint_acquire, command.bytes, identity, {token, waiter, text},
+                                 {ttl, fences, prefix}, not_after, number);
+        return command;
     }
     const std::string weight = std::to_string(identity.weight);
     const std::string capacity = std::to_string(identity.capacity);
     return call_script(
-        call, acquire_permits_script, identity,
+        acquire_permits_script, identity,
         {tenure.token(), ttl, text, not_after, weight, prefix, waiter, capacity, number.text()});
 }
 
@@ -188,41 +183,40 @@ inline constexpr JointScript joint_acquire{acquire_each_script, true, 1};
     return waiter;
 }
 
-[[nodiscard]] inline Command release_command(Call call, const Tenure& tenure,
-                                             std::string_view prefix, RequestNumber number) {
+[[nodiscard]] inline Command release_command(const Tenure& tenure, std::string_view prefix,
+                                             RequestNumber number) {
     const LockIdentity& identity = tenure.identity();
     const std::string_view waiter = tenure.waiter();
-    std::string bytes = call_script(call, scripts_of(identity.kind).release, identity,
-                                    {tenure.token(), prefix, waiter, number.text()});
-    const bool alone = identity.kind != PrimitiveKind::lock || !waiter.empty();
-    if (alone || call == Call::body) return bytes;
-    const Parts parts =
-        parts_of(joint_release, bytes, identity, {tenure.token()}, {prefix}, waiter, number);
-    return {std::move(bytes), parts};
+    Command command = call_script(scripts_of(identity.kind).release, identity,
+                                  {tenure.token(), prefix, waiter, number.text()});
+    if (identity.kind != PrimitiveKind::lock || !waiter.empty()) return command;
+    command.parts = parts_of(joint_release, command.bytes, identity, {tenure.token()}, {prefix},
+                             waiter, number);
+    return command;
 }
 
-[[nodiscard]] inline std::string renew_command(Call call, const Tenure& tenure,
-                                               std::string_view not_after, RequestNumber number) {
+[[nodiscard]] inline Command renew_command(const Tenure& tenure, std::string_view not_after,
+                                           RequestNumber number) {
     const std::string ttl = std::to_string(tenure.identity().options.ttl.count());
-    return call_script(call, scripts_of(tenure.identity().kind).renew, tenure.identity(),
+    return call_script(scripts_of(tenure.identity().kind).renew, tenure.identity(),
                        {tenure.token(), ttl, not_after, number.text()});
 }
 
 /// The request to have `weight` permits from now on. `order`: larger than that of the conversion
 /// before.
-[[nodiscard]] inline std::string reweigh_command(Call call, const Tenure& tenure,
-                                                 std::uint64_t weight, std::string_view prefix,
-                                                 std::uint64_t order, RequestNumber number) {
+[[nodiscard]] inline Command reweigh_command(const Tenure& tenure, std::uint64_t weight,
+                                             std::string_view prefix, std::uint64_t order,
+                                             RequestNumber number) {
     return call_script(
-        call, reweigh_script, tenure.identity(),
+        reweigh_script, tenure.identity(),
         {tenure.token(), std::to_string(weight), prefix, std::to_string(order), number.text()});
 }
 
 /// The request that the semaphore shall have `capacity` permits.
-[[nodiscard]] inline std::string resize_command(Call call, const LockIdentity& identity,
-                                                std::uint64_t capacity, std::string_view prefix,
-                                                std::string_view not_after, RequestNumber number) {
-    return call_script(call, resize_script, identity,
+[[nodiscard]] inline Command resize_command(const LockIdentity& identity, std::uint64_t capacity,
+                                            std::string_view prefix, std::string_view not_after,
+                                            RequestNumber number) {
+    return call_script(resize_script, identity,
                        {std::to_string(capacity), prefix, not_after, number.text()});
 }
 

@@ -39,21 +39,17 @@ namespace codomyrmex::concurrency::redis {
 /// Threads: of the keeper's alone, but for the counts.
 class Duties {
   public:
-    /// Which scripts were sent again with their bodies.
-    using Reloaded = std::array<bool, script_count>;
-
     Duties(KeeperBase& base, Releases& releases) : base_{base}, releases_{releases} {}
 
     /// Sends `work` in as few requests as will do; its answers come to the agenda.
     void send_all(std::vector<Task> work) {
         for (std::vector<Task>& tasks : in_requests(std::move(work), together_)) {
-            const Call call = base_.how_to_call(script_of(tasks));
-            send(std::move(tasks), call);
+            send(std::move(tasks));
         }
     }
 
     /// Sends `tasks` in one request. Requires: there is one, or they are renewals of locks.
-    void send(std::vector<Task> tasks, Call call) {
+    void send(std::vector<Task> tasks) {
         const BootTime now = detail::BootClock::now();
         const RequestNumber number = base_.next_number();
         const Tenure& first = *tasks.front().tenure;
@@ -68,11 +64,11 @@ class Duties {
                 if (end <= now || (its > now && its < end)) end = its;
             }
             const std::string last = base_.clock.at(end);
-            command = tasks.size() == 1 ? renew_command(call, first, last, number)
-                                        : renew_all_command(call, tenures_of(tasks), last, number);
+            command = tasks.size() == 1 ? renew_command(first, last, number)
+                                        : renew_all_command(tenures_of(tasks), last, number);
             deadline = Deadline::after(end - now);
         } else {
-            command = release_command(call, first, base_.name.prefix, number);
+            command = release_command(first, base_.name.prefix, number);
             deadline = Deadline::after(base_.options.response_timeout);
         }
         owed_.fetch_add(1);
@@ -86,7 +82,7 @@ class Duties {
     }
 
     /// Does what follows from an answer to send(). Returns: whether something was sent again.
-    bool settle(TasksAnswer& answer, Reloaded& reloaded) {
+    bool settle(TasksAnswer& answer) {
         std::vector<Task>& tasks = answer.tasks;
         Exchange& exchange = answer.exchange;
         if (exchange.outcome != Exchange::Outcome::answered) {
@@ -96,10 +92,8 @@ class Duties {
         if (exchange.reply.is_error()) {
             const ServerErrorKind kind = classify(exchange.reply.text).kind;
             if (kind == ServerErrorKind::load_script) {
-                // The first of those that say so brings the body along, and the rest come behind
-                // it.
-                bool& sent = reloaded[static_cast<std::size_t>(script_of(tasks).id)];
-                send(std::move(tasks), std::exchange(sent, true) ? Call::digest : Call::body);
+                // The first of those that say so brings the body along.
+                send(std::move(tasks));
                 return true;
             }
             if (kind == ServerErrorKind::rediscover) {
@@ -131,12 +125,6 @@ class Duties {
     [[nodiscard]] std::uint64_t renewals() const noexcept { return renewals_.load(); }
 
   private:
-    [[nodiscard]] static const Script& script_of(const std::vector<Task>& tasks) noexcept {
-        if (tasks.size() > 1) return renew_all_script;
-        const Scripts scripts = scripts_of(tasks.front().tenure->identity().kind);
-        return tasks.front().duty == Duty::renew ? scripts.renew : scripts.release;
-    }
-
     // Returns: false for an answer that is none.
     bool settle(const std::vector<Task>& tasks, const Exchange& exchange) {
         if (tasks.front().duty == Duty::release) {

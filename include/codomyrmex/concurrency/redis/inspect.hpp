@@ -159,13 +159,11 @@ class Inspector {
 
     [[nodiscard]] const std::string& prefix() const noexcept { return keeper_.name.prefix; }
 
-    // Operators ask seldom: a script's body goes along each time.
     // Returns: an answer that is ok. Throws: LockError.
     template <class Make, class Check>
     Answer call(Make make, Check check, const std::string& what) {
         Answer answer = caller_.run(
-            no_script, caller_.limit(Deadline::never()), [&](Call, BootTime) { return make(); },
-            check);
+            caller_.limit(Deadline::never()), [&](BootTime) { return make(); }, check);
         if (!answer.ok) throw caller_.failure(answer, what);
         return answer;
     }
@@ -173,7 +171,7 @@ class Inspector {
     [[nodiscard]] Look ask(const PrimitiveKeys& keys, PrimitiveKind kind, std::string_view name,
                            std::size_t skip, std::size_t count) {
         std::optional<Look> look;
-        call([&] { return look_command_of(Call::body, keys, kind, skip, count); },
+        call([&] { return look_command_of(keys, kind, skip, count); },
              [&](const Reply& reply) {
                  look = read_look_of(reply, kind);
                  return look.has_value();
@@ -182,17 +180,15 @@ class Inspector {
         return *std::move(look);
     }
 
-    [[nodiscard]] static std::string look_command_of(Call how, const PrimitiveKeys& keys,
-                                                     PrimitiveKind kind, std::size_t skip,
-                                                     std::size_t count) {
-        return has_one_holder(kind) ? look_command(how, keys)
-                                    : look_many_command(how, keys, skip, count);
+    [[nodiscard]] static Command look_command_of(const PrimitiveKeys& keys, PrimitiveKind kind,
+                                                 std::size_t skip, std::size_t count) {
+        return has_one_holder(kind) ? look_command(keys) : look_many_command(keys, skip, count);
     }
-    [[nodiscard]] std::string force_release_command_of(const PrimitiveKeys& keys,
-                                                       const Holder& seen) const {
+    [[nodiscard]] Command force_release_command_of(const PrimitiveKeys& keys,
+                                                   const Holder& seen) const {
         return has_one_holder(seen.kind)
-                   ? force_release_command(Call::body, keys, seen.token, prefix())
-                   : force_release_permits_command(Call::body, keys, seen.token, prefix());
+                   ? force_release_command(keys, seen.token, prefix())
+                   : force_release_permits_command(keys, seen.token, prefix());
     }
     [[nodiscard]] static std::optional<Look> read_look_of(const Reply& reply, PrimitiveKind kind) {
         return has_one_holder(kind) ? read_look(reply, kind) : read_look_many(reply, kind);
@@ -218,12 +214,8 @@ class Inspector {
             keys.push_back(keys_of(prefix(), entry.kind, entry.name));
         const Deadline deadline = Deadline::after(keeper_.options.response_timeout);
         for (std::size_t i = 0; i < entries.size(); ++i) {
-            // The first of each kind brings the body along, the others find it loaded.
-            const bool first =
-                i == 0 || has_one_holder(entries[i].kind) != has_one_holder(entries[i - 1].kind);
             keeper_.pipeline.send(
-                look_command_of(first ? Call::body : Call::digest, keys[i], entries[i].kind, 0, 1),
-                deadline, false,
+                look_command_of(keys[i], entries[i].kind, 0, 1), deadline, false,
                 [page, i](Exchange& exchange) {
                     const std::lock_guard guard{page->mutex};
                     page->exchanges[i] = std::move(exchange);

@@ -31,37 +31,32 @@ namespace codomyrmex::concurrency::redis {
 
 // --- Commands.
 
-[[nodiscard]] inline std::string look_command(Call call, const PrimitiveKeys& keys) {
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? look_script.body : look_script.sha1, "3", keys.main(),
-                   keys.fence(), keys.queue()});
+[[nodiscard]] inline Command look_command(const PrimitiveKeys& keys) {
+    return call_of(look_script, {"3", keys.main(), keys.fence(), keys.queue()});
 }
 
 /// `skip`, `count`: which of the holders.
-[[nodiscard]] inline std::string look_many_command(Call call, const PrimitiveKeys& keys,
-                                                   std::size_t skip, std::size_t count) {
+[[nodiscard]] inline Command look_many_command(const PrimitiveKeys& keys, std::size_t skip,
+                                               std::size_t count) {
     const std::string first = std::to_string(skip);
     const std::string most = std::to_string(count);
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? look_many_script.body : look_many_script.sha1, "4",
-                   keys.main(), keys.fence(), keys.queue(), keys.meta(), first, most});
+    return call_of(look_many_script,
+                   {"4", keys.main(), keys.fence(), keys.queue(), keys.meta(), first, most});
 }
 
-[[nodiscard]] inline std::string force_release_command(Call call, const PrimitiveKeys& keys,
-                                                       std::string_view token,
-                                                       std::string_view prefix) {
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? force_release_script.body : force_release_script.sha1, "3",
-                   keys.main(), keys.fence(), keys.queue(), token, prefix});
+[[nodiscard]] inline Command force_release_command(const PrimitiveKeys& keys,
+                                                   std::string_view token,
+                                                   std::string_view prefix) {
+    return call_of(force_release_script,
+                   {"3", keys.main(), keys.fence(), keys.queue(), token, prefix});
 }
 
-[[nodiscard]] inline std::string force_release_permits_command(Call call, const PrimitiveKeys& keys,
-                                                               std::string_view token,
-                                                               std::string_view prefix) {
+[[nodiscard]] inline Command force_release_permits_command(const PrimitiveKeys& keys,
+                                                           std::string_view token,
+                                                           std::string_view prefix) {
     const Script& script = force_release_permits_script;
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? script.body : script.sha1, "4", keys.main(), keys.fence(),
-                   keys.queue(), keys.meta(), token, prefix});
+    return call_of(script,
+                   {"4", keys.main(), keys.fence(), keys.queue(), keys.meta(), token, prefix});
 }
 
 [[nodiscard]] inline std::string scan_command(std::string_view cursor, std::string_view keys) {

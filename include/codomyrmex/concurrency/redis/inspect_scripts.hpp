@@ -27,7 +27,7 @@ if left == -1 then
 end
 return {now, holder, left, redis.call('GET', KEYS[2]) or '', waiting}
 )lua");
-inline constexpr Script look_script{ScriptId::none,
+inline constexpr Script look_script{ScriptId::look,
                                     "look",
                                     "201b1cb65e17a2cd4ce53cb8dfb02df152f854b3",
                                     {look_body.data(), look_body.size()}};
@@ -52,7 +52,7 @@ for i = 1, #found, 2 do
 end
 return answer
 )lua");
-inline constexpr Script look_many_script{ScriptId::none,
+inline constexpr Script look_many_script{ScriptId::look_many,
                                          "look_many",
                                          "082d638eb65f49ef005cc3d039b8a6181df2f7b1",
                                          {look_many_body.data(), look_many_body.size()}};
@@ -84,7 +84,7 @@ end
 return (ours and 1 or 0) + (outcome == 'more' and 2 or 0)
 )lua");
 inline constexpr Script force_release_script{
-    ScriptId::none,
+    ScriptId::force_release,
     "force_release",
     "bda298db94d2c3cb60fa0e05992d967667fd63df",
     {force_release_body.data(), force_release_body.size()}};
@@ -111,7 +111,7 @@ if admit(prefix, '') == 'more' then more = true end
 return (ours and 1 or 0) + (more and 2 or 0)
 )lua");
 inline constexpr Script force_release_permits_script{
-    ScriptId::none,
+    ScriptId::force_release_permits,
     "force_release_permits",
     "55103aa7c638f499e2f960490c92bff8eb8ff6d3",
     {force_release_permits_body.data(), force_release_permits_body.size()}};

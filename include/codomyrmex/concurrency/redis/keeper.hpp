@@ -147,14 +147,14 @@ class KeeperState : public KeeperBase, public std::enable_shared_from_this<Keepe
             const Deadline limit = Deadline::after(last_words);
             releases_.give_up_all();
             for (const Task& task : last)
-                duties_.send({task}, Call::body);
+                duties_.send({task});
             pipeline.drain(limit);
             // What was answered with an error.
             guard.lock();
             const std::vector<Task> again = agenda.schedule.take_releases();
             guard.unlock();
             for (const Task& task : again)
-                duties_.send({task}, Call::body);
+                duties_.send({task});
             pipeline.drain(limit);
         } catch (const std::exception&) {
             // Nobody is left to tell; the leases run out.
@@ -171,9 +171,8 @@ class KeeperState : public KeeperBase, public std::enable_shared_from_this<Keepe
         guard.unlock();
         try {
             bool again = false;
-            Duties::Reloaded reloaded{};
             for (TasksAnswer& answer : taken.answers)
-                again = duties_.settle(answer, reloaded) || again;
+                again = duties_.settle(answer) || again;
             for (const LostLease& loss : taken.losses)
                 events->lost(loss);
             for (const Task& task : taken.due.lost)

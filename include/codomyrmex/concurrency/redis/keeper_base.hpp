@@ -16,12 +16,13 @@
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/release_batches.hpp>
-#include <codomyrmex/concurrency/redis/script_calls.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 #include <codomyrmex/concurrency/redis/server_clock.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -54,7 +55,6 @@ class KeeperBase {
     ServerClock clock;       ///< what is known of the server's
     LocalQueues queues;      ///< who waits in this process, and what it retains
     ReleaseBatches batches;  ///< what threads collect to give back together
-    ScriptCalls calls;
     Agenda agenda;
     Pipeline pipeline;  ///< the one connection for requests
 
@@ -65,14 +65,10 @@ class KeeperBase {
     /// A script that takes long holds up everybody: so many leases at most in one call.
     static constexpr std::size_t most_together = 200;
 
-    /// How to call `script` next. See ScriptCalls.
-    [[nodiscard]] Call how_to_call(const Script& script) noexcept {
-        return calls.how_to_call(script, pipeline.connections());
+    /// For the next request: one that no other had.
+    [[nodiscard]] RequestNumber next_number() noexcept {
+        return RequestNumber{numbers_.fetch_add(1, std::memory_order_relaxed)};
     }
-    /// The server said that it does not know it.
-    void forget(const Script& script) noexcept { calls.forget(script); }
-    /// For the next request.
-    [[nodiscard]] RequestNumber next_number() noexcept { return calls.next_number(); }
 
     /// No renewal of `tenure` begins after this; one under way can no longer do harm.
     void unwatch(const Tenure& tenure) noexcept { agenda.remove(tenure); }
@@ -86,6 +82,9 @@ class KeeperBase {
         queues.lost(tenure);
         if (user && user->lose()) events->lost({user->name(), user->fence(), reason});
     }
+
+  private:
+    std::atomic<std::uint64_t> numbers_{1};
 };
 
 }  // namespace codomyrmex::concurrency::redis

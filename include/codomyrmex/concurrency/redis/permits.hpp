@@ -61,9 +61,9 @@ class Permits {
         const std::uint64_t order = tenure->next_conversion();
         std::optional<ReweighAnswer> word;
         const Answer answer = caller_.run(
-            reweigh_script, caller_.limit(deadline),
-            [&](Call call, BootTime, RequestNumber number) {
-                return reweigh_command(call, *tenure, weight, keeper_.name.prefix, order, number);
+            caller_.limit(deadline),
+            [&](BootTime, RequestNumber number) {
+                return reweigh_command(*tenure, weight, keeper_.name.prefix, order, number);
             },
             [&](const Reply& reply) {
                 word = read_reweigh(reply);
@@ -98,9 +98,9 @@ class Permits {
         for (;;) {
             std::optional<ResizeAnswer> word;
             const Answer answer = caller_.run(
-                resize_script, limit,
-                [&](Call call, BootTime give_up, RequestNumber number) {
-                    return resize_command(call, identity, capacity, keeper_.name.prefix,
+                limit,
+                [&](BootTime give_up, RequestNumber number) {
+                    return resize_command(identity, capacity, keeper_.name.prefix,
                                           keeper_.clock.at(give_up), number);
                 },
                 [&](const Reply& reply) {

@@ -169,10 +169,7 @@ class QuorumAttempt {
         }
         tenure_->asked(number);
         const std::string not_after = node.link.clock.at(now + caller_.options.node_timeout);
-        caller_.send(number,
-                     quorum_acquire_command(node.link.how_to_call(quorum_acquire_script), *tenure_,
-                                            not_after, wish),
-                     never, false,
+        caller_.send(number, quorum_acquire_command(*tenure_, not_after, wish), never, false,
                      [&caller = caller_, ballot = ballot_, tenure = tenure_, number,
                       need = min_uptime()](Exchange& exchange) {
                          count(caller, *ballot, *tenure, number, need, exchange);
@@ -212,7 +209,7 @@ class QuorumAttempt {
             return;
         }
         if (exchange.reply.is_error()) {
-            const LockErrc errc = caller.learn_error(node, exchange, quorum_acquire_script);
+            const LockErrc errc = caller.learn_error(node, exchange);
             const bool cut = classify(exchange.reply.text).kind == ServerErrorKind::unknown_outcome;
             if (cut) tenure.mark_doubtful_at(number);
             if (!ballot.closed) ballot.content.unavailable(number, exchange.reply.text, errc);
@@ -276,8 +273,7 @@ class QuorumAttempt {
             QuorumCaller::Node& node = caller_.node(number);
             caller_.send(
                 number,
-                quorum_raise_command(node.link.how_to_call(quorum_raise_script), *tenure_,
-                                     grant_.fence, node.link.clock.at(grant_.until())),
+                quorum_raise_command(*tenure_, grant_.fence, node.link.clock.at(grant_.until())),
                 Deadline::never(), false,
                 [&caller = caller_, ballot, number, need = min_uptime()](Exchange& exchange) {
                     ballot->content.vote(number, written_back(caller, number, need, exchange));
@@ -295,7 +291,7 @@ class QuorumAttempt {
                                                         std::chrono::nanoseconds need,
                                                         const Exchange& exchange) {
         QuorumCaller::Node& node = caller.node(number);
-        const auto answer = caller.hear(node, exchange, quorum_raise_script, read_quorum_step);
+        const auto answer = caller.hear(node, exchange, read_quorum_step);
         const bool counts = answer && answer->kind == 1 && no_vote(node, exchange, need).empty();
         return counts ? QuorumVotes::Vote::yes : QuorumVotes::Vote::none;
     }

@@ -97,13 +97,13 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
         return nodes_[number]->memory.owed() != 0;
     }
 
-    /// Sends `bytes` to a node. `then(exchange)`: called once when it has ended, under the lock, by
-    /// whatever thread; must not throw but for want of memory. `repeat`: to be sent again after a
-    /// connection broke, until `deadline`. `corked`: more follows at once.
-    /// Requires: the lock is not held. Throws: std::bad_alloc.
+    /// Sends `command` to a node. `then(exchange)`: called once when it has ended, under the lock,
+    /// by whatever thread; must not throw but for want of memory. `repeat`: to be sent again after
+    /// a connection broke, until `deadline`. `corked`: more follows at once. Requires: the lock is
+    /// not held. Throws: std::bad_alloc.
     template <class Then>
     // NOLINTNEXTLINE(performance-unnecessary-value-param): it is moved on.
-    void send(std::size_t number, std::string bytes, Deadline deadline, bool repeat, Then then,
+    void send(std::size_t number, Command command, Deadline deadline, bool repeat, Then then,
               bool corked = false) {
         Node& node = *nodes_[number];
         std::uint64_t drop = 0;
@@ -115,7 +115,7 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
         if (drop != 0) node.link.pipeline.disconnect(drop);
         try {
             node.link.pipeline.send(
-                std::move(bytes), deadline, repeat,
+                std::move(command), deadline, repeat,
                 [self = shared_from_this(), &node, then = std::move(then)](Exchange& exchange) {
                     const auto guard = self->lock();
                     const bool answered = exchange.outcome == Exchange::Outcome::answered;
@@ -135,16 +135,16 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
         }
     }
 
-    /// What a node answered to `script`, as `read` reads it; what that means for the next request
+    /// What a node answered, as `read` reads it; what that means for the next request
     /// to the node is learned, and its clock where the answer has a `time`.
     /// Requires: the lock is held.
     /// Returns: nothing if there was no answer, an error, or what nobody reads.
     template <class Read>
-    [[nodiscard]] auto hear(Node& node, const Exchange& exchange, const Script& script, Read read)
+    [[nodiscard]] auto hear(Node& node, const Exchange& exchange, Read read)
         -> decltype(read(exchange.reply)) {
         if (exchange.outcome != Exchange::Outcome::answered) return {};
         if (exchange.reply.is_error()) {
-            learn_error(node, exchange, script);
+            learn_error(node, exchange);
             return {};
         }
         auto answer = read(exchange.reply);
@@ -158,11 +158,8 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
 
     /// What an error reply means for the next request to that node. Requires: the lock is held.
     /// Returns: what is to be told of it; backend_unavailable for what passes.
-    LockErrc learn_error(Node& node, const Exchange& exchange, const Script& script) {
+    LockErrc learn_error(Node& node, const Exchange& exchange) {
         switch (classify(exchange.reply.text).kind) {
-            case ServerErrorKind::load_script:
-                node.link.forget(script);
-                break;
             case ServerErrorKind::rediscover:
                 node.to_drop = exchange.connection;
                 break;
@@ -172,6 +169,7 @@ class QuorumCaller : public std::enable_shared_from_this<QuorumCaller> {
                 return LockErrc::unsupported;
             case ServerErrorKind::refused:
                 return LockErrc::backend_refused;
+            case ServerErrorKind::load_script:
             case ServerErrorKind::retry:
             case ServerErrorKind::mismatch:
             case ServerErrorKind::unknown_outcome:

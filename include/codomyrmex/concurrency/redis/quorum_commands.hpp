@@ -100,42 +100,35 @@ class QuorumTenure : public Tenure {
     bool given_back_ = false;
 };
 
-[[nodiscard]] inline std::string quorum_acquire_command(Call call, const QuorumTenure& tenure,
-                                                        std::string_view not_after,
-                                                        std::string_view wish) {
+[[nodiscard]] inline Command quorum_acquire_command(const QuorumTenure& tenure,
+                                                    std::string_view not_after,
+                                                    std::string_view wish) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? quorum_acquire_script.body : quorum_acquire_script.sha1,
-                   "2", identity.keys.main(), identity.keys.fence(), tenure.token(), ttl,
-                   tenure.text(), not_after, wish});
+    return call_of(quorum_acquire_script, {"2", identity.keys.main(), identity.keys.fence(),
+                                           tenure.token(), ttl, tenure.text(), not_after, wish});
 }
 
-[[nodiscard]] inline std::string quorum_raise_command(Call call, const QuorumTenure& tenure,
-                                                      std::uint64_t fence,
-                                                      std::string_view not_after) {
+[[nodiscard]] inline Command quorum_raise_command(const QuorumTenure& tenure, std::uint64_t fence,
+                                                  std::string_view not_after) {
     const LockIdentity& identity = tenure.identity();
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? quorum_raise_script.body : quorum_raise_script.sha1, "2",
-                   identity.keys.main(), identity.keys.fence(), tenure.token(),
-                   std::to_string(fence), not_after});
+    return call_of(quorum_raise_script, {"2", identity.keys.main(), identity.keys.fence(),
+                                         tenure.token(), std::to_string(fence), not_after});
 }
 
-[[nodiscard]] inline std::string quorum_renew_command(Call call, const QuorumTenure& tenure,
-                                                      std::string_view not_after) {
+[[nodiscard]] inline Command quorum_renew_command(const QuorumTenure& tenure,
+                                                  std::string_view not_after) {
     const LockIdentity& identity = tenure.identity();
     const std::string ttl = std::to_string(identity.options.ttl.count());
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? quorum_renew_script.body : quorum_renew_script.sha1, "2",
-                   identity.keys.main(), identity.keys.fence(), tenure.token(), ttl, tenure.text(),
-                   not_after, std::to_string(tenure.fence())});
+    return call_of(quorum_renew_script,
+                   {"2", identity.keys.main(), identity.keys.fence(), tenure.token(), ttl,
+                    tenure.text(), not_after, std::to_string(tenure.fence())});
 }
 
-[[nodiscard]] inline std::string quorum_release_command(Call call, const QuorumTenure& tenure) {
+[[nodiscard]] inline Command quorum_release_command(const QuorumTenure& tenure) {
     const LockIdentity& identity = tenure.identity();
-    return encode({call == Call::body ? "EVAL" : "EVALSHA",
-                   call == Call::body ? quorum_release_script.body : quorum_release_script.sha1,
-                   "2", identity.keys.main(), identity.keys.fence(), tenure.token()});
+    return call_of(quorum_release_script,
+                   {"2", identity.keys.main(), identity.keys.fence(), tenure.token()});
 }
 
 /// What a node answers to an acquisition.

@@ -115,10 +115,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                 }
                 tenure.asked(number);
                 caller->send(
-                    number,
-                    quorum_renew_command(node.link.how_to_call(quorum_renew_script), tenure,
-                                         node.link.clock.at(end)),
-                    limit, false,
+                    number, quorum_renew_command(tenure, node.link.clock.at(end)), limit, false,
                     [self = shared_from_this(), renewal, number](Exchange& exchange) {
                         self->renewed(renewal, number, exchange);
                     },
@@ -295,7 +292,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
                  const Exchange& exchange) {
         QuorumCaller::Node& node = caller->node(number);
         if (renewal->by_keeper) --awaited_[number];
-        const auto answer = caller->hear(node, exchange, quorum_renew_script, read_quorum_step);
+        const auto answer = caller->hear(node, exchange, read_quorum_step);
         if (answer && answer->kind == 2) ++repairs_;
         renewal->count(number, node.name, exchange, answer);
         if (!renewal->take_decision()) return;
@@ -308,8 +305,7 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
     }
 
     void released(const QuorumDebt& debt, const Exchange& exchange) {
-        const auto answer = caller->hear(caller->node(debt.node), exchange, quorum_release_script,
-                                         read_quorum_release);
+        const auto answer = caller->hear(caller->node(debt.node), exchange, read_quorum_release);
         const ReleaseVerdict verdict =
             judge_release(exchange, answer, debt.tenure->doubtful_at(debt.node));
         count(debt, verdict.vote);
@@ -342,13 +338,11 @@ class QuorumKeeper : public std::enable_shared_from_this<QuorumKeeper> {
     // --- Without it.
 
     void send_release(QuorumDebt debt, BootTime now) {
-        QuorumCaller::Node& node = caller->node(debt.node);
         const Deadline gone = Deadline::after(debt.gone - now);
-        std::string bytes =
-            quorum_release_command(node.link.how_to_call(quorum_release_script), *debt.tenure);
+        Command command = quorum_release_command(*debt.tenure);
         const std::size_t number = debt.node;
         // Sent again before any later request, until it is answered or the key is gone by itself.
-        caller->send(number, std::move(bytes), gone, true,
+        caller->send(number, std::move(command), gone, true,
                      [self = shared_from_this(), debt = std::move(debt)](Exchange& exchange) {
                          self->released(debt, exchange);
                      });

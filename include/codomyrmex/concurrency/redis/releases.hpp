@@ -129,10 +129,8 @@ class Releases {
         const BootTime now = detail::BootClock::now();
         const Tenure& tenure = *what.tenure;
         const Deadline gone = Deadline::after(tenure.key_gone_by(now) - now);
-        const Script& script = scripts_of(tenure.identity().kind).release;
         const RequestNumber number = base_.next_number();
-        Command command =
-            release_command(base_.how_to_call(script), tenure, base_.name.prefix, number);
+        Command command = release_command(tenure, base_.name.prefix, number);
         send(std::move(command), gone, 1,
              [this, number, what = std::move(what)](Exchange& exchange) {
                  released(what, answer_of(number, exchange), exchange.repeated);
@@ -162,10 +160,9 @@ class Releases {
             gone = std::max(gone, each.tenure->key_gone_by(now));
         }
         const RequestNumber number = base_.next_number();
-        std::string bytes = release_all_command(base_.how_to_call(release_all_script), tenures,
-                                                base_.name.prefix, number);
+        Command command = release_all_command(tenures, base_.name.prefix, number);
         const std::size_t count = some.size();
-        send(std::move(bytes), Deadline::after(gone - now), count,
+        send(std::move(command), Deadline::after(gone - now), count,
              [this, number, some = std::move(some)](Exchange& exchange) {
                  all_released(some, number, exchange);
              });
@@ -174,7 +171,6 @@ class Releases {
     // An answer to release_together(), on whatever thread.
     void all_released(const std::vector<GivenUp>& some, RequestNumber number,
                       Exchange& exchange) noexcept {
-        if (exchange.reply.is_error()) base_.forget(release_all_script);
         std::vector<std::optional<ReleaseAnswer>> answers;
         try {
             if (exchange.outcome == Exchange::Outcome::answered && !exchange.reply.is_error()) {

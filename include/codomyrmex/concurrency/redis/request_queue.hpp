@@ -131,6 +131,9 @@ class RequestQueue {
         Sent& oldest = sent_.front();
         ended.reserve(ended.size() + oldest.count());
         if (oldest.others.empty()) {
+            if (is_unknown_script(reply) && oldest.first->command.script != nullptr) {
+                calls_.forget(*oldest.first->command.script);
+            }
             finish(oldest.first, std::move(reply), ended);
         } else {
             const std::string number{oldest.first->command.number_text()};
@@ -236,16 +239,23 @@ class RequestQueue {
     }
 
     void append(std::string& output, const Sent& sent, std::uint64_t connection) {
+        const Command& first = sent.first->command;
         if (sent.others.empty()) {
-            output += sent.first->command.bytes;
-            return;
+            const Call call = first.script != nullptr
+                                  ? calls_.how_to_call(*first.script, connection)
+                                  : Call::digest;
+            return redis::append(output, call, first);
         }
-        std::vector<const Command*> commands{&sent.first->command};
+        std::vector<const Command*> commands{&first};
         commands.reserve(sent.count());
         for (const RequestPtr& request : sent.others)
             commands.push_back(&request->command);
-        const Script& script = sent.first->command.parts.joint->script;
+        const Script& script = first.parts.joint->script;
         append_joint(output, calls_.how_to_call(script, connection), commands);
+    }
+
+    [[nodiscard]] static bool is_unknown_script(const Reply& reply) noexcept {
+        return reply.is_error() && classify(reply.text).kind == ServerErrorKind::load_script;
     }
 
     // Requires: `ended` has room. What was given up belongs to its caller again.
@@ -292,10 +302,8 @@ class RequestQueue {
             joint_on_ = connection;
             return;
         }
+        if (is_unknown_script(reply)) calls_.forget(script);
         const ServerErrorKind kind = classify(reply.text).kind;
-        if (kind == ServerErrorKind::load_script) {
-            calls_.forget(script);
-        }
         // It will be so the next time, as where their keys may lie apart.
         if (kind == ServerErrorKind::refused || kind == ServerErrorKind::redirect) {
             apart_on_ = connection;
@@ -306,7 +314,7 @@ class RequestQueue {
     std::deque<RequestPtr> unsent_;
     std::deque<Sent> sent_;
     std::size_t in_calls_ = 0;    // requests among those that were sent
-    ScriptCalls calls_;           // which joint scripts the server knows
+    ScriptCalls calls_;           // which scripts the server knows
     std::uint64_t joint_on_ = 0;  // the connection on which joint calls were answered
     std::uint64_t apart_on_ = 0;  // the one on which each request goes by itself
 };

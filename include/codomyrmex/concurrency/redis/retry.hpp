@@ -53,7 +53,7 @@ class Retry {
     enum class Step : std::uint8_t {
         again,        ///< at once
         again_later,  ///< after a pause
-        send_body,    ///< at once, by EVAL with the script's body
+        send_body,    ///< at once; the script's body then goes along
         reconnect,    ///< drop the connection, then after a pause
         give_up,      ///< raise error()
     };

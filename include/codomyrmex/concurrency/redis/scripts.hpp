@@ -34,9 +34,12 @@ enum class ScriptId : std::uint8_t {
     quorum_raise,
     quorum_renew,
     quorum_release,
-    none,  ///< a command of the server's
+    look,
+    look_many,
+    force_release,
+    force_release_permits,
 };
-inline constexpr std::size_t script_count = 17;
+inline constexpr std::size_t script_count = 20;
 
 /// A script and the name by which EVALSHA calls it: the SHA-1 of the body in lower case. A wrong
 /// `sha1` would still work, at the price of a second round trip each time; a test compares them.
@@ -46,9 +49,6 @@ struct Script {
     std::string_view sha1;
     std::string_view body;
 };
-
-/// For a command of the server's.
-inline constexpr Script no_script{ScriptId::none, "", {}, {}};
 
 /// A script's text, put together from parts.
 template <std::size_t... Sizes>
