@@ -11,10 +11,12 @@
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/redis/yield_policy.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <thread>
+#include <utility>
 
 namespace codomyrmex::concurrency::redis {
 
@@ -65,7 +67,7 @@ class Gathering {
     /// Lets others add what they are about to send, where that was seen to pay and `deadline`
     /// leaves the time. The first of those who come together does so, and then writes for all; so
     /// nothing is left behind.
-    /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a yield at most.
+    /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a few yields at most.
     template <class Lock>
     void gather(Lock& lock, Deadline deadline) {
         left_.store(false, std::memory_order_relaxed);
@@ -77,11 +79,20 @@ class Gathering {
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
         lock.unlock();
         const auto begin = Deadline::clock::now();
-        std::this_thread::yield();
+        std::uint64_t came = 0;
+        for (int yields = 0; yields < most_yields; ++yields) {
+            std::this_thread::yield();
+            const std::uint64_t now = added_.load(std::memory_order_relaxed) - before;
+            const std::uint64_t with_this = now - std::exchange(came, now);
+            // One yield lets not all of many run. Another, if it may bring a good part of the rest.
+            if (came >= usual_ || 4 * with_this <= usual_ - came) break;
+        }
         const auto took = Deadline::clock::now() - begin;
         lock.lock();
         gathers_ = false;
-        gathering_.learn(added_.load(std::memory_order_relaxed) - before, took);
+        came = added_.load(std::memory_order_relaxed) - before;
+        usual_ = std::max(came, usual_ - (usual_ + 7) / 8);
+        gathering_.learn(came, took);
     }
 
     /// Before a thread sleeps: what it waits for may be on its way, `done()` says whether it came.
@@ -93,7 +104,7 @@ class Gathering {
         const auto begin = Deadline::clock::now();
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
         bool came = false;
-        for (int i = 0; i < 3 && !came; ++i) {
+        for (int yields = 0; yields < most_yields && !came; ++yields) {
             std::this_thread::yield();
             came = done();
         }
@@ -102,12 +113,15 @@ class Gathering {
     }
 
   private:
+    static constexpr int most_yields = 4;
+
     std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
     std::atomic<int> callers_{0};          // threads that wait for replies
     std::atomic<bool> left_{false};        // something may have been left unsent
     YieldPolicy gathering_;                // whether to yield before a write
     YieldPolicy lingering_;                // whether to yield before a sleep
-    bool gathers_ = false;                 // some thread does; under the mutex
+    std::uint64_t usual_ = 0;              // how many requests come together; under the mutex
+    bool gathers_ = false;                 // some thread gathers; under the mutex
 };
 
 }  // namespace codomyrmex::concurrency::redis
