@@ -113,7 +113,7 @@ class Gathering {
     }
 
   private:
-    static constexpr int most_yields = 4;
+    static constexpr int most_yields = 3;
 
     std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
     std::atomic<int> callers_{0};          // threads that wait for replies
