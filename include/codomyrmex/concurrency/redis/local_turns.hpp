@@ -19,6 +19,7 @@
 #include <codomyrmex/concurrency/redis/local_queue.hpp>
 #include <codomyrmex/concurrency/redis/local_queues.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/yield_policy.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -30,6 +31,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 namespace codomyrmex::concurrency::redis {
@@ -66,6 +68,7 @@ class LocalTurns {
                  bool ours) {
         const LockIdentity& identity = tenure->identity();
         LocalQueues::Line* const line = keeper_.queues.find(identity.keys.main());
+        if (ours && hold) let_others_come(*line, *hold);
         bool timer = false;
         BootTime until{};
         {
@@ -179,6 +182,24 @@ class LocalTurns {
         }
     };
 
+    // Before the lock is given back to the server: the thread that passed it on to this one may be
+    // about to come again, but runs only when this one does not. A yield, where that was seen to
+    // pay.
+    void let_others_come(LocalQueues::Line& line, const Hold& hold) {
+        // Those of a process that never passed a lock on are in other processes.
+        const bool others = hold.contended() && handovers() != 0 && !is_waited_for(line);
+        if (!others || !yields_.worth_it()) return;
+        const auto begin = Deadline::clock::now();
+        std::this_thread::yield();
+        const auto took = Deadline::clock::now() - begin;
+        yields_.learn(is_waited_for(line) ? 1 : 0, took);
+    }
+
+    [[nodiscard]] static bool is_waited_for(LocalQueues::Line& line) {
+        const std::lock_guard guard{line.mutex};
+        return line.queue.waited_for();
+    }
+
     [[nodiscard]] std::shared_ptr<Hold> take_turn(
         LocalQueues::Line& line, const std::shared_ptr<const LockIdentity>& identity,
         const Wait& wait) {
@@ -284,6 +305,7 @@ class LocalTurns {
     Claimant& claimant_;
     KeeperState& keeper_;
     std::atomic<std::uint64_t> handovers_{0};
+    YieldPolicy yields_;
 };
 
 }  // namespace codomyrmex::concurrency::redis
