@@ -210,6 +210,22 @@ TEST_CASE("A lease without a fencing token left, over or in doubt is not handed 
     CHECK(state(b) == LocalWaiter::asks);
 }
 
+TEST_CASE("Whether one who came now could be handed the lease is known before") {
+    Used free;
+    CHECK(free.queue.could_hand_on(*free.tenure, start));
+    CHECK_FALSE(free.queue.could_hand_on(*free.tenure, too_late(*free.tenure)));
+    CHECK_FALSE(free.queue.could_hand_on(*live(free.mine), start));  // another one
+    LocalWaiter next{*free.mine};
+    REQUIRE(free.queue.enter(next, true, start) == Entry::line);
+    CHECK_FALSE(free.queue.could_hand_on(*free.tenure, start));  // one has come
+
+    Used never{{.ttl = 30s, .max_local_handovers = 0}};
+    CHECK_FALSE(never.queue.could_hand_on(*never.tenure, start));
+    Used last{{.ttl = 30s}, 1};
+    (void)last.tenure->take_fence();
+    CHECK_FALSE(last.queue.could_hand_on(*last.tenure, start));
+}
+
 TEST_CASE("A lease of other options is not handed on") {
     const std::string what = GENERATE("ttl", "max_hold", "retain", "label", "the same");
     CAPTURE(what);

@@ -538,6 +538,28 @@ TEST_CASE("A joint call that is refused is asked again one by one, and then each
     CHECK(answered.empty());
 }
 
+TEST_CASE(
+    "Of a joint call that was refused nothing was executed, but of a copy before it perhaps") {
+    RequestQueue queue{10};
+    const auto once = joinable("a");
+    const auto again = joinable("b");
+    again->repeat = true;
+    REQUIRE(queue.add(again));
+    (void)take(queue, boot, 7);
+    (void)queue.disconnect("it broke");
+    REQUIRE(queue.add(once));
+    (void)take(queue, boot, 8);
+    REQUIRE(queue.unanswered() == 1);
+    std::vector<RequestPtr> answered;
+    const auto why = GENERATE(as<std::string>{}, "NOSCRIPT No matching script", "OOM no room",
+                              "ERR Script killed by user with SCRIPT KILL");
+    REQUIRE(queue.answer(error(why), answered));
+    (void)take(queue, boot, 8);
+    CAPTURE(why);
+    CHECK(once->exchange.repeated == why.starts_with("ERR"));
+    CHECK(again->exchange.repeated);
+}
+
 TEST_CASE("After a joint call of a script that the server forgot, the next has its body") {
     RequestQueue queue{10};
     const auto a = joinable("a");

@@ -1042,6 +1042,8 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
         bench.server.command({"SET", second.fence_key, fence});
         CHECK(bench.acquire(mine)->outcome == All::apart);
         CHECK(bench.get(second.fence_key) == fence);
+        // Ours, it has an expiry again; what is not stays without one.
+        CHECK((bench.pttl(second.fence_key) > day - 60'000) == fence.starts_with("4"));
         // A fencing token of the first was skipped.
         nothing_but({bench.keys[0].fence_key, second.fence_key});
     }

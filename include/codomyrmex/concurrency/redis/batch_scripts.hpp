@@ -84,7 +84,8 @@ local call, find, keys, words = redis.call, string.find, KEYS, ARGV
 for i = 1, count do
     local last = call('SET', fences[i], now, 'PX', '86400000', 'GET')
     if last and not (#last == 19 and last < now and not find(last, '%D')) then
-        call('SET', fences[i], last)
+        local ours = #last == 19 and not find(last, '%D')
+        call('SET', fences[i], last, unpack(ours and {'PX', '86400000'} or {}))
         return say(3, now, number)
     end
     if block ~= '1' then call('INCRBY', fences[i], block - 1) end
@@ -98,7 +99,7 @@ return say(1, now, number)
 )lua");
 inline constexpr Script acquire_all_script{ScriptId::acquire_all,
                                            "acquire all",
-                                           "86903bd1a0dfe53fb9dab9990f734c6b12c64bb5",
+                                           "9e32ca5696c6f5571d37106c2c88a3685a42c7be",
                                            {acquire_all_body.data(), acquire_all_body.size()}};
 
 /// What the acquire script does for one lock, done for several that are asked for at the same time;

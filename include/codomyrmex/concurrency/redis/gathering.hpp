@@ -86,6 +86,7 @@ class Gathering {
             const std::uint64_t with_this = now - std::exchange(came, now);
             // One yield lets not all of many run. Another, if it may bring a good part of the rest.
             if (came >= usual_ || 4 * with_this <= usual_ - came) break;
+            if (deadline.expired_within(time_slice)) break;
         }
         const auto took = Deadline::clock::now() - begin;
         lock.lock();

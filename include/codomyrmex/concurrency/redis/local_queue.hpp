@@ -130,6 +130,10 @@ class LocalQueue {
 
     /// Whether somebody stands in line.
     [[nodiscard]] bool waited_for() const noexcept { return first_ != nullptr; }
+    /// Whether nobody does, and `tenure`, which is in use, could be handed to one who came.
+    [[nodiscard]] bool could_hand_on(const Tenure& tenure, BootTime now) const noexcept {
+        return first_ == nullptr && tenure_.get() == &tenure && has_run_left(now);
+    }
     [[nodiscard]] bool idle() const noexcept { return !busy_ && !tenure_; }
 
   private:
@@ -154,9 +158,14 @@ class LocalQueue {
 
     [[nodiscard]] bool may_hand_on(const Tenure& tenure, const LockIdentity& next,
                                    BootTime now) const noexcept {
-        const LeaseOptions& options = tenure.identity().options;
+        return alike(tenure.identity(), next) && has_run_left(now);
+    }
+
+    // Requires: there is a lease in use.
+    [[nodiscard]] bool has_run_left(BootTime now) const noexcept {
+        const LeaseOptions& options = tenure_->identity().options;
         return run_ < options.max_local_handovers && now - run_began_ < options.max_local_run &&
-               alike(tenure.identity(), next) && usable(tenure, now);
+               usable(*tenure_, now);
     }
 
     std::shared_ptr<Tenure> tenure_;  // what is in use, or is retained if it is not busy

@@ -187,17 +187,20 @@ class LocalTurns {
     // pay.
     void let_others_come(LocalQueues::Line& line, const Hold& hold) {
         // Those of a process that never passed a lock on are in other processes.
-        const bool others = hold.contended() && handovers() != 0 && !is_waited_for(line);
-        if (!others || !yields_.worth_it()) return;
+        if (!hold.contended() || handovers() == 0) return;
+        const auto looks = [&](auto look) {
+            const std::lock_guard guard{line.mutex};
+            return look(line.queue);
+        };
+        const BootTime now = detail::BootClock::now();
+        const bool could_pay = looks(
+            [&](const LocalQueue& queue) { return queue.could_hand_on(*hold.tenure(), now); });
+        if (!could_pay || !yields_.worth_it()) return;
         const auto begin = Deadline::clock::now();
         std::this_thread::yield();
         const auto took = Deadline::clock::now() - begin;
-        yields_.learn(is_waited_for(line) ? 1 : 0, took);
-    }
-
-    [[nodiscard]] static bool is_waited_for(LocalQueues::Line& line) {
-        const std::lock_guard guard{line.mutex};
-        return line.queue.waited_for();
+        const bool came = looks([](const LocalQueue& queue) { return queue.waited_for(); });
+        yields_.learn(came ? 1 : 0, took);
     }
 
     [[nodiscard]] std::shared_ptr<Hold> take_turn(

@@ -142,6 +142,7 @@ class RequestQueue {
             if (texts.empty()) return false;
             const Script& script = oldest.first->command.parts.joint->script;
             answer_each(oldest, texts, ended);
+            if (reply.is_error()) not_executed(oldest, classify(reply.text).kind);
             note(script, oldest.first->exchange.connection, reply);
         }
         in_calls_ -= oldest.count();
@@ -209,6 +210,8 @@ class RequestQueue {
         Deadline::time_point asked{};
 
         [[nodiscard]] std::size_t count() const noexcept { return 1 + others.size(); }
+        // Requires: it may go with others.
+        [[nodiscard]] int rank() const noexcept { return first->command.parts.joint->rank; }
         template <class Do>
         void for_each(Do what) const {
             what(first);
@@ -225,16 +228,18 @@ class RequestQueue {
         // What is to be executed first is not, if its call is refused and it is sent again. So that
         // goes by itself until the others' joint calls were seen to be answered.
         const bool together = command.parts.joint->rank != 0 || connection == joint_on_;
-        const auto same = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
-            return together && sent.count() < most_joint && sent.first->command.joins(command);
-        });
-        if (same != sent_.end()) {
-            same->others.push_back(request);
-            return;
+        if (together) {
+            const auto same = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
+                return sent.count() < most_joint && sent.first->command.joins(command);
+            });
+            if (same != sent_.end()) {
+                same->others.push_back(request);
+                return;
+            }
         }
-        const auto behind = std::find_if(begin, sent_.end(), [&](const Sent& sent) {
-            return sent.first->command.parts.joint->rank > command.parts.joint->rank;
-        });
+        const auto behind =
+            std::upper_bound(begin, sent_.end(), command.parts.joint->rank,
+                             [](int rank, const Sent& sent) { return rank < sent.rank(); });
         sent_.insert(behind, {request, {}, asked});
     }
 
@@ -293,6 +298,16 @@ class RequestQueue {
             } else {
                 finish(request, std::move(reply), ended);
             }
+        });
+    }
+
+    // An error of that kind: nothing of the call was executed. But copies from before may have
+    // been.
+    static void not_executed(const Sent& sent, ServerErrorKind kind) {
+        if (kind == ServerErrorKind::unknown_outcome) return;
+        sent.for_each([](const RequestPtr& request) {
+            if (request->abandoned || request->exchange.repeated) return;
+            request->exchange.outcome = Exchange::Outcome::not_sent;
         });
     }
 
