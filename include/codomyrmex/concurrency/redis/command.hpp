@@ -76,6 +76,7 @@ struct Parts {
     std::uint32_t number = 0;            ///< where its number does, the last of its words
 };
 
+/// What is sent: a command of the server's, or a call of a script, alone or with others.
 struct Command {
     std::string bytes{};             ///< in the server's format; a script is called by its digest
     const Script* script = nullptr;  ///< which that is; null for a command of the server's

@@ -98,12 +98,11 @@ struct ClientOptions {
 
 /// What a client did so far.
 struct ClientStats {
-    std::uint64_t connections = 0;  ///< connections made, the first included
-    std::uint64_t requests =
-        0;  ///< commands sent by callers, repetitions included; a call for several is one
-    std::uint64_t renewals = 0;          ///< leases renewed
-    std::uint64_t leases_lost = 0;       ///< leases lost while they were held
-    std::uint64_t leases_watched = 0;    ///< leases held now
+    std::uint64_t connections = 0;     ///< connections made, the first included
+    std::uint64_t requests = 0;        ///< commands sent, repetitions included; a joint call is one
+    std::uint64_t renewals = 0;        ///< leases renewed
+    std::uint64_t leases_lost = 0;     ///< leases lost while they were held
+    std::uint64_t leases_watched = 0;  ///< leases held now
     std::uint64_t leases_retained = 0;   ///< of these, kept though nobody holds them
     std::uint64_t releases_pending = 0;  ///< releases not yet answered, repeated in the background
     std::uint64_t local_handovers = 0;   ///< holds passed between threads, without the server
