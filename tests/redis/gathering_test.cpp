@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <functional>
+#include <thread>
 
 namespace {
 
@@ -121,9 +122,94 @@ TEST_CASE("Who lingered in vain does not do it again at once") {
         return false;
     };
     gathering.linger(never);
-    CHECK(looks == 3);
+    CHECK(looks == 20);
     gathering.linger(never);
-    CHECK(looks == 3);
+    CHECK(looks == 20);
+}
+
+TEST_CASE("The last of all that are here writes at once, and then nobody gathers any more") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    const Gathering::Present third{gathering};
+    bool left = false;
+    bool last = true;
+    FakeLock lock{[&] {
+        gathering.added();
+        left = gathering.left_to_others(false);
+        gathering.added();
+        last = gathering.left_to_others(false);
+        CHECK_FALSE(gathering.under_way());
+    }};
+    gathering.gather(lock, Deadline::never());
+    CHECK(left);
+    CHECK_FALSE(last);
+    CHECK_FALSE(gathering.left_to_others(false));
+}
+
+TEST_CASE("While replies are owed more may come than are here, so nobody is the last") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    FakeLock lock{[&] {
+        gathering.added();
+        CHECK(gathering.left_to_others(true));
+        CHECK(gathering.under_way());
+    }};
+    gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 1);
+    CHECK_FALSE(gathering.under_way());
+}
+
+TEST_CASE("Who comes after the last gathers anew, and the first does not end that") {
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    // It is still held when the first is done.
+    FakeLock second{[&] { CHECK(gathering.under_way()); }};
+    FakeLock first{[&] {
+        gathering.added();
+        CHECK_FALSE(gathering.left_to_others(false));
+        gathering.gather(second, Deadline::never());
+        CHECK_FALSE(gathering.under_way());
+    }};
+    gathering.gather(first, Deadline::never());
+    CHECK(second.dropped == 1);
+    CHECK_FALSE(gathering.under_way());
+}
+
+TEST_CASE("After a yield that cost a slice, what is added is left to who waits for the server") {
+    using codomyrmex::concurrency::redis::YieldPolicy;
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    CHECK_FALSE(gathering.left_to_others(true));
+    FakeLock slow{[] { std::this_thread::sleep_for(25 * YieldPolicy::saving); }};
+    gathering.gather(slow, Deadline::never());
+    CHECK(gathering.crowded());
+    CHECK(gathering.left_to_others(true));
+    CHECK_FALSE(gathering.left_to_others(false));  // Nobody waits for the server.
+}
+
+TEST_CASE("Beside who computes the last of all leaves the writing to the one that gathers") {
+    using codomyrmex::concurrency::redis::YieldPolicy;
+    Gathering gathering;
+    const Gathering::Present one{gathering};
+    const Gathering::Present other{gathering};
+    bool left = false;
+    FakeLock lock{[&] {
+        gathering.added();
+        left = gathering.left_to_others(false);
+        std::this_thread::sleep_for(25 * YieldPolicy::saving);
+    }};
+    gathering.gather(lock, Deadline::never());
+    CHECK_FALSE(left);
+    CHECK(gathering.crowded());
+    // It is not done again at once.
+    for (int i = 0; i < 1000 && lock.dropped == 1; ++i)
+        gathering.gather(lock, Deadline::never());
+    CHECK(lock.dropped == 2);
+    CHECK(left);
 }
 
 TEST_CASE("What nobody waits for is left to a thread that is about to leave, if there is one") {

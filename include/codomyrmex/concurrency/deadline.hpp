@@ -11,6 +11,7 @@
 #include <chrono>
 #include <compare>
 #include <limits>
+#include <ratio>
 #include <type_traits>
 
 namespace codomyrmex::concurrency {
@@ -22,6 +23,12 @@ template <class Rep, class Period>
 [[nodiscard]] constexpr std::chrono::nanoseconds to_nanoseconds(
     const std::chrono::duration<Rep, Period>& duration) noexcept {
     using Nanoseconds = std::chrono::nanoseconds;
+    using Ratio = std::ratio_divide<Period, std::nano>;
+    if constexpr (std::is_same_v<Rep, Nanoseconds::rep> && Ratio::den == 1) {
+        if (duration.count() > Nanoseconds::max().count() / Ratio::num) return Nanoseconds::max();
+        if (duration.count() < Nanoseconds::min().count() / Ratio::num) return Nanoseconds::min();
+        return Nanoseconds{duration.count() * Ratio::num};
+    }
     // A long double holds the ends of the range well enough to tell what would overflow.
     using Wide = std::chrono::duration<long double, std::nano>;
     const Wide wide = duration;

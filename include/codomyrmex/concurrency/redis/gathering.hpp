@@ -64,9 +64,27 @@ class Gathering {
     /// Whether some thread gathers; it then writes for all. Requires: the mutex is held.
     [[nodiscard]] bool under_way() const noexcept { return gathers_; }
 
+    /// Whether yields of late cost slices that others computed away. Requires: the mutex is held.
+    [[nodiscard]] bool crowded() const noexcept { return gathering_.crowded(); }
+
+    /// Whether the request that this thread added is for another one to write: for the one that
+    /// gathers, unless all that are here have come by now; then the last of them writes for all, and
+    /// nobody gathers any more. Or, where others compute beside, for the one that waits for the
+    /// server and writes when that has answered: each request by itself would cost more time than
+    /// the wait. `owed`: that replies are.
+    /// Requires: the mutex is held, and some thread waits for the server, or is about to.
+    [[nodiscard]] bool left_to_others(bool owed) noexcept {
+        if (!gathers_) return owed && crowded();
+        ++come_;
+        if (owed || crowded() || come_ < callers_.load(std::memory_order_relaxed)) return true;
+        gathers_ = false;
+        complete_at_ = added_.load(std::memory_order_relaxed);
+        return false;
+    }
+
     /// Lets others add what they are about to send, where that was seen to pay and `deadline`
-    /// leaves the time. The first of those who come together does so, and then writes for all; so
-    /// nothing is left behind.
+    /// leaves the time. The first of those who come together does so, and then writes for all,
+    /// unless the last of them did; so nothing is left behind.
     /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a few yields at most.
     template <class Lock>
     void gather(Lock& lock, Deadline deadline) {
@@ -77,8 +95,10 @@ class Gathering {
         }
         gathers_ = true;
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
-        lock.unlock();
+        come_ = 1;
+        const std::uint64_t round = ++round_;
         const auto begin = Deadline::clock::now();
+        lock.unlock();
         std::uint64_t came = 0;
         for (int yields = 0; yields < most_yields; ++yields) {
             std::this_thread::yield();
@@ -90,8 +110,14 @@ class Gathering {
         }
         const auto took = Deadline::clock::now() - begin;
         lock.lock();
-        gathers_ = false;
-        came = added_.load(std::memory_order_relaxed) - before;
+        if (round != round_) {
+            // So long that others have gathered since.
+            came = 0;
+        } else if (std::exchange(gathers_, false)) {
+            came = added_.load(std::memory_order_relaxed) - before;
+        } else {
+            came = complete_at_ - before;
+        }
         usual_ = std::max(came, usual_ - (usual_ + 7) / 8);
         gathering_.learn(came, took);
     }
@@ -105,7 +131,7 @@ class Gathering {
         const auto begin = Deadline::clock::now();
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
         bool came = false;
-        for (int yields = 0; yields < most_yields && !came; ++yields) {
+        for (int yields = 0; yields < most_lingering && !came; ++yields) {
             std::this_thread::yield();
             came = done();
         }
@@ -115,6 +141,9 @@ class Gathering {
 
   private:
     static constexpr int most_yields = 3;
+    // Of one that lingers. In vain they cost about what it costs to be put to sleep and woken; and
+    // where several processors are, the server needs some time for what came together.
+    static constexpr int most_lingering = 20;
 
     std::atomic<std::uint64_t> added_{0};  // requests; changed under the mutex
     std::atomic<int> callers_{0};          // threads that wait for replies
@@ -122,6 +151,9 @@ class Gathering {
     YieldPolicy gathering_;                // whether to yield before a write
     YieldPolicy lingering_;                // whether to yield before a sleep
     std::uint64_t usual_ = 0;              // how many requests come together; under the mutex
+    std::uint64_t complete_at_ = 0;        // `added_` when all had come; under the mutex
+    int come_ = 0;                         // threads, since one gathers; under the mutex
+    std::uint64_t round_ = 0;              // how often some thread gathered; under the mutex
     bool gathers_ = false;                 // some thread gathers; under the mutex
 };
 

@@ -68,7 +68,7 @@ class Pipeline {
         } else {
             // Not at the end of the round trip that is under way.
             gathering_.gather(lock, deadline);
-            if (!gathering_.under_way()) write_now();
+            if (!gathering_.left_to_others(link_.queue.unanswered() != 0)) write_now();
             lock.unlock();
             wait(mine);
         }
@@ -96,7 +96,8 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        const bool later = gathering_.under_way() || (!driving_ && gathering_.leave_behind());
+        const bool later = gathering_.under_way() ||
+                           (driving_ ? gathering_.crowded() : gathering_.leave_behind());
         if (!later) write_now();
         call_for_attention(lock);
     }

@@ -38,10 +38,21 @@ class YieldPolicy {
     /// Whether worth_it() would say so. Changes nothing.
     [[nodiscard]] bool pays() const noexcept { return skip_.load(std::memory_order_relaxed) == 0; }
 
+    /// Whether something else computes here: a yield cost a slice, not long ago.
+    [[nodiscard]] bool crowded() const noexcept {
+        return crowded_.load(std::memory_order_relaxed) != 0;
+    }
+
     /// A yield took so long and brought so many requests.
     void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
         const auto saved = saving * static_cast<std::int64_t>(gained);
         const std::chrono::nanoseconds credit{credit_.load(std::memory_order_relaxed)};
+        const bool slice = took > 25 * saving;
+        if (slice) {
+            crowded_.store(remembered, std::memory_order_relaxed);
+        } else if (const std::uint32_t left = crowded_.load(std::memory_order_relaxed); left != 0) {
+            crowded_.store(left - 1, std::memory_order_relaxed);
+        }
         if (gained != 0 && took <= saved * 2) {
             penalty_.store(0, std::memory_order_relaxed);
             credit_.store(std::min<std::chrono::nanoseconds>(credit + saved, most_credit).count(),
@@ -52,7 +63,7 @@ class YieldPolicy {
                       std::memory_order_relaxed);
         if (took <= credit) return;
         // A slice that somebody else computed away costs hundreds of what a vain yield costs.
-        const std::uint32_t step = took > 25 * saving ? 64 : 1;
+        const std::uint32_t step = slice ? 64 : 1;
         const std::uint32_t old = penalty_.load(std::memory_order_relaxed);
         const std::uint32_t next = std::clamp(old * 2, step, longest);
         penalty_.store(next, std::memory_order_relaxed);
@@ -61,10 +72,13 @@ class YieldPolicy {
 
   private:
     static constexpr std::uint32_t longest = 1024;
+    // For how many yields that cost no slice one that did is remembered.
+    static constexpr std::uint32_t remembered = 64;
 
     std::atomic<std::uint32_t> skip_{0};
     std::atomic<std::uint32_t> penalty_{0};
     std::atomic<std::int64_t> credit_{0};  // nanoseconds
+    std::atomic<std::uint32_t> crowded_{0};
 };
 
 }  // namespace codomyrmex::concurrency::redis
