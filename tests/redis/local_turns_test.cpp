@@ -161,7 +161,7 @@ TEST_CASE("one that stood in line until too little time was left to ask is not t
     // As a client gives it back. Now the other asks, and has no answer before its time is over.
     CHECK(hold->end());
     hold->tenure()->used_by(nullptr);
-    turns.pass_on(hold->tenure(), hold, true);
+    turns.pass_on(hold->tenure(), hold, true, detail::BootClock::now());
     queues.leave(lock_key);
     other.join();
     CHECK(keeper.state->pipeline.requests() >= requests + 2);

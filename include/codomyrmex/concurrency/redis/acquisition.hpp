@@ -93,7 +93,6 @@ class Acquisition {
                                       [this] { waiter_.state.set(GrantWaiter::woken); }};
         bool listening = wait_.for_holders &&
                          (wants_listening() ? keeper_.listen(wait_.deadline) : keeper_.listens());
-        Backoff pauses{std::chrono::milliseconds{50}, std::hash<std::string>{}(tenure_->token())};
         for (;;) {
             if (listening) stand();
             const std::optional<AcquireAnswer> answer = ask();
@@ -111,9 +110,7 @@ class Acquisition {
             if (!wait_.for_holders || over()) return false;
             if (!listening) {
                 listening = keeper_.listen(wait_.deadline);
-                if (!listening)
-                    sleep(std::min<std::chrono::nanoseconds>(
-                        pauses.next(), std::max(answer->left, std::chrono::milliseconds{1})));
+                if (!listening) sleep(next_pause(answer->left));
             } else if (await_grant(*answer)) {
                 return true;
             }
@@ -199,6 +196,16 @@ class Acquisition {
                                         "; use the same number everywhere, or resize() it"};
     }
 
+    // Where nobody hears of grants: how long to wait before it asks again.
+    [[nodiscard]] std::chrono::nanoseconds next_pause(std::chrono::milliseconds left) {
+        if (!pauses_) {
+            pauses_.emplace(std::chrono::milliseconds{50},
+                            std::hash<std::string>{}(tenure_->token()));
+        }
+        return std::min<std::chrono::nanoseconds>(pauses_->next(),
+                                                  std::max(left, std::chrono::milliseconds{1}));
+    }
+
     // Returns: whether it was granted, in time; otherwise, it asks again.
     [[nodiscard]] bool await_grant(const AcquireAnswer& answer) {
         const auto pause = ask_again_after(answer.left, keeper_.options.grant_ttl);
@@ -246,6 +253,7 @@ class Acquisition {
     const Wait& wait_;
     Deadline reach_;
     GrantWaiter waiter_;
+    std::optional<Backoff> pauses_;
     bool standing_ = false;
     bool granted_ = false;  // by the server
     bool obtained_ = false;

@@ -211,11 +211,12 @@ class Batch {
       private:
         void give_back() noexcept {
             const std::shared_ptr<Tenure>& tenure = hold_->tenure();
-            const bool valid = hold_->valid();
+            const BootTime now = detail::BootClock::now();
+            const bool valid = hold_->valid_at(now) && !hold_->forked();
             const bool ours = hold_->end() && valid;
             tenure->used_by(nullptr);
             try {
-                batch_.turns_.pass_on(tenure, nullptr, ours);
+                batch_.turns_.pass_on(tenure, nullptr, ours, now);
             } catch (const std::exception&) {
                 // Out of memory: it runs out, and who stands in line goes on.
                 batch_.keeper_.unwatch(*tenure);

@@ -125,29 +125,34 @@ if not_after ~= '' and now > not_after then return string.rep(',', count) .. ARG
     return held(lock, queue, prefix, token, waiter, holder, there) or
         take(lock, fence_key, queue, prefix, token, waiter, ttl, text, block, false, holder, there)
 end
-local call, try, find, keys, words = redis.call, redis.pcall, string.find, KEYS, ARGV
-local places, answers = {}, {}
+local call, find, keys, words = redis.call, string.find, KEYS, ARGV
+local places = {}
 for i = 1, count do
     places[2 * i - 1], places[2 * i] = keys[3 * i - 2], keys[3 * i]
 end
 local free = block == '1' and call('EXISTS', unpack(places)) == 0
-local began, granted = ' ' .. time[1], '1 ' .. now .. ' ' .. now .. ' 1 '
+-- What each fence was before, '' if it was not. All are drawn first, so that they are looked at together.
+local lasts, sound = {}, free
 for i = 1, count do
-    local lock, fence_key, queue = keys[3 * i - 2], keys[3 * i - 1], keys[3 * i]
-    local token, waiter, text = words[3 * i + 3], words[3 * i + 4], words[3 * i + 5]
-    local simple, last = free, nil
-    if not free and block == '1' then simple = call('EXISTS', lock, queue) == 0 end
-    if simple then
-        last = try('SET', fence_key, now, 'PX', '86400000', 'GET')
-        simple = not last or
-            (type(last) == 'string' and #last == 19 and last < now and not find(last, '%D'))
+    if free or (block == '1' and call('EXISTS', keys[3 * i - 2], keys[3 * i]) == 0) then
+        local last = redis.pcall('SET', keys[3 * i - 1], now, 'PX', '86400000', 'GET') or ''
+        lasts[i] = last
+        -- An error is a table of no length.
+        if last ~= '' and (#last ~= 19 or last >= now) then sound = false end
     end
-    if simple then
+end
+sound = sound and find(table.concat(lasts), '^%d*$')
+local began, granted = ' ' .. time[1], '1 ' .. now .. ' ' .. now .. ' 1 '
+local answers = {}
+for i = 1, count do
+    local lock, last, token, text = keys[3 * i - 2], lasts[i], words[3 * i + 3], words[3 * i + 5]
+    if sound or last == '' or (last and #last == 19 and last < now and find(last, '^%d+$')) then
         call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
         answers[i] = granted
     else
+        local fence_key, queue, waiter = keys[3 * i - 1], keys[3 * i], words[3 * i + 4]
         if type(last) == 'string' then
-            local ours = #last == 19 and not find(last, '%D')
+            local ours = #last == 19 and find(last, '^%d+$')
             call('SET', fence_key, last, unpack(ours and {'PX', '86400000'} or {}))
         end
         local done, answer = pcall(acquire, lock, fence_key, queue, token, waiter, text)
@@ -159,7 +164,7 @@ return table.concat(answers, ',')
 )lua");
 inline constexpr Script acquire_each_script{ScriptId::acquire_each,
                                             "acquire each",
-                                            "5188688a03ceb1f8041b0031a5ef6f2d927b6453",
+                                            "36fcbbd78b8a28c64dca2cb0158db6b9b6fd20ff",
                                             {acquire_each_body.data(), acquire_each_body.size()}};
 
 /// The release script for several locks whose tokens do not stand in a queue.

@@ -121,14 +121,15 @@ class ClientCore {
         const std::shared_ptr<Tenure>& tenure = hold->tenure();
         const LeaveLine leave{keeper_->queues, tenure->identity().keys.main()};
         try {
-            const bool valid = hold->valid();
+            const BootTime now = detail::BootClock::now();
+            const bool valid = hold->valid_at(now) && !hold->forked();
             if (!valid && hold->lose()) {
                 events_->lost({hold->name(), hold->fence(), "it had run out at release"});
             }
             const bool ours = hold->end() && valid;
             tenure->used_by(nullptr);
             if (tenure->identity().kind == PrimitiveKind::lock) {
-                turns_.pass_on(tenure, hold, ours);
+                turns_.pass_on(tenure, hold, ours, now);
             } else {
                 keeper_->release(tenure, ours ? hold : nullptr);
             }

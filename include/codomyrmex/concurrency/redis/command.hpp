@@ -118,16 +118,17 @@ struct Command {
 /// Throws: std::bad_alloc.
 [[nodiscard]] inline Command call_of(const Script& script,
                                      std::span<const std::string_view> words) {
-    std::string bytes;
-    std::size_t size = 80;
+    constexpr std::string_view verb = "EVALSHA";
+    std::size_t size = detail::size_of_count(2 + words.size()) + detail::encoded_size(verb) +
+                       detail::encoded_size(script.sha1);
     for (const std::string_view word : words)
-        size += word.size() + 16;
-    bytes.reserve(size);
-    detail::append_count('*', 2 + words.size(), bytes);
-    detail::append_word("EVALSHA", bytes);
-    detail::append_word(script.sha1, bytes);
+        size += detail::encoded_size(word);
+    std::string bytes(size, '\0');
+    char* end = detail::put_count('*', 2 + words.size(), bytes.data());
+    end = detail::put_word(verb, end);
+    end = detail::put_word(script.sha1, end);
     for (const std::string_view word : words)
-        detail::append_word(word, bytes);
+        end = detail::put_word(word, end);
     return {script, std::move(bytes)};
 }
 [[nodiscard]] inline Command call_of(const Script& script,

@@ -145,20 +145,25 @@ class Tenure {
     [[nodiscard]] bool renewable_at(BootTime now) const noexcept {
         using std::chrono::milliseconds;
         const milliseconds limit = identity_->options.max_hold;
-        const BootTime since{std::chrono::nanoseconds{acquired_.load()}};
         // In milliseconds: a limit that stands for ever does not fit into nanoseconds.
         return limit == milliseconds::zero() ||
-               std::chrono::floor<milliseconds>(now - since) < limit;
+               std::chrono::floor<milliseconds>(now - acquired()) < limit;
     }
 
+    /// Since when its holder has it.
+    [[nodiscard]] BootTime acquired() const noexcept {
+        return BootTime{std::chrono::nanoseconds{acquired_.load()}};
+    }
     /// Another holder has it from `now` on.
     void passed_on(BootTime now) noexcept { acquired_.store(now.time_since_epoch().count()); }
 
-    /// When its key is gone from the server by itself, at the latest, if the last request that
-    /// could have set it was sent before `now`.
-    [[nodiscard]] BootTime key_gone_by(BootTime now) const noexcept {
-        return now + ttl() + drift_allowance(ttl());
+    /// How long its key lasts in the server by itself, at most, from the last request that could
+    /// have set it.
+    [[nodiscard]] std::chrono::nanoseconds key_lasts() const noexcept {
+        return ttl() + drift_allowance(ttl());
     }
+    /// When it is gone at the latest, if that was sent before `now`.
+    [[nodiscard]] BootTime key_gone_by(BootTime now) const noexcept { return now + key_lasts(); }
 
     /// A number for its next conversion, larger than that of the one before.
     [[nodiscard]] std::uint64_t next_conversion() noexcept { return conversions_.fetch_add(1) + 1; }

@@ -63,12 +63,12 @@ class LocalTurns {
     }
 
     /// Gives `tenure` to the next in line, to nobody for a while, or back to the server. `ours`:
-    /// that it was valid to the end of `hold`.
+    /// that it was valid to the end of `hold`, which is `now`.
     void pass_on(const std::shared_ptr<Tenure>& tenure, const std::shared_ptr<Hold>& hold,
-                 bool ours) {
+                 bool ours, BootTime now) {
         const LockIdentity& identity = tenure->identity();
         LocalQueues::Line* const line = keeper_.queues.find(identity.keys.main());
-        if (ours && hold) let_others_come(*line, *hold);
+        if (ours && hold && let_others_come(*line, *hold, now)) now = detail::BootClock::now();
         bool timer = false;
         BootTime until{};
         {
@@ -79,7 +79,6 @@ class LocalTurns {
                 line->queue.lost(tenure);
                 return;
             }
-            const BootTime now = detail::BootClock::now();
             const bool may_retain = identity.options.retain != identity.options.retain.zero() &&
                                     !line->wanted && now >= line->not_retained_before &&
                                     keeper_.listens();
@@ -184,23 +183,23 @@ class LocalTurns {
 
     // Before the lock is given back to the server: the thread that passed it on to this one may be
     // about to come again, but runs only when this one does not. A yield, where that was seen to
-    // pay.
-    void let_others_come(LocalQueues::Line& line, const Hold& hold) {
+    // pay. Returns: whether it did.
+    [[nodiscard]] bool let_others_come(LocalQueues::Line& line, const Hold& hold, BootTime now) {
         // Those of a process that never passed a lock on are in other processes.
-        if (!hold.contended() || handovers() == 0) return;
+        if (!hold.contended() || handovers() == 0) return false;
         const auto looks = [&](auto look) {
             const std::lock_guard guard{line.mutex};
             return look(line.queue);
         };
-        const BootTime now = detail::BootClock::now();
         const bool could_pay = looks(
             [&](const LocalQueue& queue) { return queue.could_hand_on(*hold.tenure(), now); });
-        if (!could_pay || !yields_.worth_it()) return;
+        if (!could_pay || !yields_.worth_it()) return false;
         const auto begin = Deadline::clock::now();
         std::this_thread::yield();
         const auto took = Deadline::clock::now() - begin;
         const bool came = looks([](const LocalQueue& queue) { return queue.waited_for(); });
         yields_.learn(came ? 1 : 0, took);
+        return true;
     }
 
     [[nodiscard]] std::shared_ptr<Hold> take_turn(
@@ -265,7 +264,7 @@ class LocalTurns {
             const std::shared_ptr<Tenure> tenure =
                 claimant_.acquire(identity, block_of(line, identity->options, contended), wait,
                                   reach.deadline, contended && reach.answers, contended);
-            const BootTime now = detail::BootClock::now();
+            const BootTime now = tenure ? tenure->acquired() : detail::BootClock::now();
             asked(line, tenure, nullptr, now);
             if (!tenure) return nullptr;
             if (auto hold = use(line, tenure, contended, now)) return hold;

@@ -47,9 +47,8 @@ class Releases {
         base_.unwatch(*tenure);
         const bool plain = tenure->identity().kind == PrimitiveKind::lock && !tenure->doubtful() &&
                            tenure->waiter().empty();
-        if (!plain || !base_.batches.collect({tenure, hold})) {
-            release_now({tenure, std::move(hold)});
-        }
+        GivenUp what{tenure, std::move(hold)};
+        if (!plain || !base_.batches.collect(what)) release_now(std::move(what));
     }
 
     /// Gives several locks back, as release() does each, in as few requests as will do.
@@ -126,9 +125,8 @@ class Releases {
   private:
     void release_now(GivenUp what) {
         // Sent again before any later request, until it is answered or the key is gone by itself.
-        const BootTime now = detail::BootClock::now();
         const Tenure& tenure = *what.tenure;
-        const Deadline gone = Deadline::after(tenure.key_gone_by(now) - now);
+        const Deadline gone = Deadline::after(tenure.key_lasts());
         const RequestNumber number = base_.next_number();
         Command command = release_command(tenure, base_.name.prefix, number);
         send(std::move(command), gone, 1,
@@ -152,17 +150,16 @@ class Releases {
 
     void release_together(std::vector<GivenUp> some) {
         if (some.size() == 1) return release_now(std::move(some.front()));
-        const BootTime now = detail::BootClock::now();
-        BootTime gone = now;
+        std::chrono::nanoseconds last{};
         std::vector<std::shared_ptr<Tenure>> tenures;
         for (const GivenUp& each : some) {
             tenures.push_back(each.tenure);
-            gone = std::max(gone, each.tenure->key_gone_by(now));
+            last = std::max(last, each.tenure->key_lasts());
         }
         const RequestNumber number = base_.next_number();
         Command command = release_all_command(tenures, base_.name.prefix, number);
         const std::size_t count = some.size();
-        send(std::move(command), Deadline::after(gone - now), count,
+        send(std::move(command), Deadline::after(last), count,
              [this, number, some = std::move(some)](Exchange& exchange) {
                  all_released(some, number, exchange);
              });

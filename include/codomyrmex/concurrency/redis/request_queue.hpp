@@ -281,9 +281,11 @@ class RequestQueue {
         sent.for_each([&](const RequestPtr& request) {
             Reply& reply = replies[i];
             reply.type = Reply::Type::string;
-            reply.text = texts[i++];
-            if (!reply.text.empty()) {
-                reply.text += request->command.number_text();
+            const std::string_view text = texts[i++];
+            if (!text.empty()) {
+                const std::string_view number = request->command.number_text();
+                reply.text.reserve(text.size() + number.size());
+                reply.text.append(text).append(number);
             } else if (!request->abandoned) {
                 again.push_back(request);
             }

@@ -247,7 +247,7 @@ inline constexpr auto acquire_body = concat(
     R"lua(local there = redis.call('EXISTS', KEYS[1], KEYS[3])
 if there == 0 and ARGV[5] == '1' and (ARGV[7] == '' or now <= ARGV[7]) then
     local last = redis.call('SET', KEYS[2], now, 'PX', '86400000', 'GET')
-    if not last or (#last == 19 and last < now and not string.find(last, '%D')) then
+    if not last or (#last == 19 and last < now and string.find(last, '^%d+$')) then
         redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. time[1], 'NX', 'PX', ARGV[4])
         return '1 ' .. now .. ' ' .. now .. ' 1 ' .. ARGV[8]
     end
@@ -268,7 +268,7 @@ if answer then return answer end
 )lua");
 inline constexpr Script acquire_script{ScriptId::acquire,
                                        "acquire",
-                                       "5417ecbc4a10341c78154971b12c9a6cb8aaaa73",
+                                       "9debfd6c06ef29a780c8432b0593582daa8065b8",
                                        {acquire_body.data(), acquire_body.size()}};
 
 // Gives release(lock, fence, queue, prefix, token, waiter, holder), `holder` being the lock's
