@@ -85,7 +85,7 @@ RequestPtr joinable(char name) {
     parts.time = parts.number = add(std::string{"$2\r\n#"} + name + "\r\n");
     made->command = std::move(bytes);
     made->command.parts = parts;
-    made->then = [](Exchange&) {};
+    made->waited_for = false;
     return made;
 }
 

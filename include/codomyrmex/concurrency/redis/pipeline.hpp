@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -80,18 +81,17 @@ class Pipeline {
     /// connection broke, before all that comes later, until `deadline`. `corked`: leaves the
     /// writing to the next pump(), so that many go in one write.
     /// Throws: std::bad_alloc. Cost: nothing that the caller waits for.
-    void send(Command command, Deadline deadline, bool repeat, std::function<void(Exchange&)> then,
-              bool corked = false) {
-        const auto request = std::make_shared<Request>();
+    template <std::invocable<Exchange&> Then>
+    void send(Command command, Deadline deadline, bool repeat, Then then, bool corked = false) {
+        const RequestPtr request = std::make_shared<RequestThen<Then>>(std::move(then));
         request->command = std::move(command);
         request->deadline = deadline;
         request->repeat = repeat;
-        request->then = std::move(then);
         Lock lock{mutex_};
         if (!add(request)) {
             lock.unlock();
             request->exchange = overflow();
-            request->then(request->exchange);
+            request->tell();
             return;
         }
         if (corked || corks_ != 0) return;
@@ -329,10 +329,10 @@ class Pipeline {
 
     static void tell(const Ended& ended) {
         for (const RequestPtr& request : ended) {
-            if (request->then) {
-                request->then(request->exchange);
-            } else {
+            if (request->waited_for) {
                 request->state.set(Request::done);
+            } else {
+                request->tell();
             }
         }
     }

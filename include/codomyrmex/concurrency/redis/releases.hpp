@@ -26,7 +26,6 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -136,8 +135,8 @@ class Releases {
     }
 
     // Sends a request that gives so many back.
-    void send(Command command, Deadline gone, std::size_t count,
-              std::function<void(Exchange&)> then) {
+    template <class Then>
+    void send(Command command, Deadline gone, std::size_t count, Then then) {
         // Before it is sent, for the answer may be there at once.
         under_way_.fetch_add(count, std::memory_order_relaxed);
         try {

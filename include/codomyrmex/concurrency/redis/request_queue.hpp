@@ -22,7 +22,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -54,17 +53,34 @@ struct Request {
     static constexpr std::uint32_t drive = 1;  ///< it is this thread's turn to use the socket
     static constexpr std::uint32_t done = 2;   ///< `exchange` is final
 
+    Request() = default;
+    Request(const Request&) = delete;
+    Request& operator=(const Request&) = delete;
+    virtual ~Request() = default;
+
     Command command{};
     Deadline deadline = Deadline::never();  ///< when nobody is interested any more
     bool repeat = false;                    ///< to be sent again after a connection broke
-    std::function<void(Exchange&)> then{};  ///< called when it is done, where no thread waits
+    bool waited_for = true;                 ///< by a thread; else tell() is called
 
     Exchange exchange{};
     bool abandoned = false;  ///< its caller gave up
     bool finished = false;   ///< `exchange` is final, though the thread may not know yet
     detail::WaitWord state{waiting};
 
-    [[nodiscard]] bool has_thread() const noexcept { return !then && !abandoned; }
+    [[nodiscard]] bool has_thread() const noexcept { return waited_for && !abandoned; }
+
+    /// Where no thread waits for it: `exchange` is final.
+    virtual void tell() {}
+};
+
+/// One that no thread waits for. `then`: called with the exchange when that is final.
+template <class Then>
+struct RequestThen final : Request {
+    explicit RequestThen(Then what) : then{std::move(what)} { waited_for = false; }
+    void tell() override { then(exchange); }
+
+    Then then;
 };
 
 using RequestPtr = std::shared_ptr<Request>;
