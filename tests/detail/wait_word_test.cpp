@@ -103,6 +103,30 @@ TEST_CASE("Whether somebody must be woken is said when the value is set") {
     CHECK_FALSE(word.set_quietly(5));
 }
 
+TEST_CASE("Who sleeps is woken later, also when the word is gone by then") {
+    WaitWord::Wake never;
+    never();  // Nobody slept.
+    support::Event awake;
+    WaitWord::Wake wake;
+    std::jthread sleeper;
+    {
+        WaitWord word;
+        wake = word.set_and_wake_later(0);
+        wake();
+        sleeper = std::jthread{[&] {
+            word.wait_while(0, Deadline::never());
+            awake.set();
+        }};
+        CHECK(has_sleeper(word, 0));
+        wake = word.set_and_wake_later(5);
+        CHECK(word.load() == 5);
+        wake();
+        CHECK(awake.wait());
+        sleeper.join();
+    }
+    wake();
+}
+
 TEST_CASE("Being woken for nothing does not end a wait") {
     WaitWord word;
     support::Event ended;

@@ -59,6 +59,15 @@ struct Used {
     }
 };
 
+/// As its namesake, with the waking at once.
+GivenBack give_back(LocalQueue& queue, const std::shared_ptr<Tenure>& tenure, bool may_retain,
+                    BootTime now) {
+    codomyrmex::concurrency::detail::WaitWord::Wake wake;
+    const GivenBack outcome = queue.give_back(tenure, may_retain, now, wake);
+    wake();
+    return outcome;
+}
+
 /// When a lease of `tenure` is no longer handed on, but still valid.
 BootTime too_late(const Tenure& tenure) {
     return tenure.deadline() - tenure.term() / 3;
@@ -102,7 +111,7 @@ TEST_CASE("A lease goes to those in line in the order of their coming") {
     LocalWaiter c{*used.mine};
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
     REQUIRE(used.queue.enter(c, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
     CHECK(state(b) == LocalWaiter::has);
     CHECK(b.tenure == used.tenure);
     CHECK(state(c) == LocalWaiter::waiting);
@@ -110,12 +119,12 @@ TEST_CASE("A lease goes to those in line in the order of their coming") {
     // Who comes now is behind those who wait, though nobody stands before the lease.
     LocalWaiter d{*used.mine};
     CHECK(used.queue.enter(d, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
     CHECK(state(c) == LocalWaiter::has);
     CHECK(state(d) == LocalWaiter::waiting);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
     CHECK(state(d) == LocalWaiter::has);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::release);
     used.queue.next_asks();
     CHECK(used.queue.idle());
 }
@@ -145,9 +154,9 @@ TEST_CASE("A run is bounded by a count; then the server decides who is next") {
     LocalWaiter d{*used.mine};
     for (LocalWaiter* each : {&b, &c, &d})
         REQUIRE(used.queue.enter(*each, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::release);
     CHECK(state(d) == LocalWaiter::waiting);
     used.queue.next_asks();
     CHECK(state(d) == LocalWaiter::asks);
@@ -156,14 +165,14 @@ TEST_CASE("A run is bounded by a count; then the server decides who is next") {
     used.queue.asked(fresh, start);
     LocalWaiter e{*used.mine};
     REQUIRE(used.queue.enter(e, true, start) == Entry::line);
-    CHECK(used.queue.give_back(fresh, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, fresh, false, start) == GivenBack::handed);
 }
 
 TEST_CASE("A bound of zero means that no lease is handed on") {
     Used used{{.ttl = 30s, .max_local_handovers = 0}};
     LocalWaiter b{*used.mine};
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::release);
     CHECK(state(b) == LocalWaiter::waiting);
 }
 
@@ -173,8 +182,8 @@ TEST_CASE("A run is bounded by a time, counted from when the lease was got") {
     LocalWaiter c{*used.mine};
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
     REQUIRE(used.queue.enter(c, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, false, start + 100ms - 1ns) == GivenBack::handed);
-    CHECK(used.queue.give_back(used.tenure, false, start + 100ms) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start + 100ms - 1ns) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start + 100ms) == GivenBack::release);
     CHECK(state(c) == LocalWaiter::waiting);
 }
 
@@ -185,13 +194,13 @@ TEST_CASE("A lease is handed on only while a third of its time remains, or it is
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
     REQUIRE(used.queue.enter(c, true, start) == Entry::line);
     const BootTime end = too_late(*used.tenure);
-    CHECK(used.queue.give_back(used.tenure, false, end - 1ns) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, end - 1ns) == GivenBack::handed);
     SECTION("not past it") {
-        CHECK(used.queue.give_back(used.tenure, false, end) == GivenBack::release);
+        CHECK(give_back(used.queue, used.tenure, false, end) == GivenBack::release);
     }
     SECTION("after a renewal it is another time") {
         REQUIRE(used.tenure->renewed(end - 1s, end));
-        CHECK(used.queue.give_back(used.tenure, false, end) == GivenBack::handed);
+        CHECK(give_back(used.queue, used.tenure, false, end) == GivenBack::handed);
     }
 }
 
@@ -204,26 +213,19 @@ TEST_CASE("A lease without a fencing token left, over or in doubt is not handed 
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
     if (why == "closed") used.tenure->close();
     if (why == "doubtful") used.tenure->mark_doubtful();
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::release);
     CHECK(state(b) == LocalWaiter::waiting);
     used.queue.next_asks();
     CHECK(state(b) == LocalWaiter::asks);
 }
 
-TEST_CASE("Whether one who came now could be handed the lease is known before") {
-    Used free;
-    CHECK(free.queue.could_hand_on(*free.tenure, start));
-    CHECK_FALSE(free.queue.could_hand_on(*free.tenure, too_late(*free.tenure)));
-    CHECK_FALSE(free.queue.could_hand_on(*live(free.mine), start));  // another one
-    LocalWaiter next{*free.mine};
-    REQUIRE(free.queue.enter(next, true, start) == Entry::line);
-    CHECK_FALSE(free.queue.could_hand_on(*free.tenure, start));  // one has come
-
-    Used never{{.ttl = 30s, .max_local_handovers = 0}};
-    CHECK_FALSE(never.queue.could_hand_on(*never.tenure, start));
-    Used last{{.ttl = 30s}, 1};
-    (void)last.tenure->take_fence();
-    CHECK_FALSE(last.queue.could_hand_on(*last.tenure, start));
+TEST_CASE("Whether somebody stands behind the user of a lease is known before it is given back") {
+    Used used;
+    CHECK(used.queue.alone_with(*used.tenure));
+    CHECK_FALSE(used.queue.alone_with(*live(used.mine)));  // another one
+    LocalWaiter next{*used.mine};
+    REQUIRE(used.queue.enter(next, true, start) == Entry::line);
+    CHECK_FALSE(used.queue.alone_with(*used.tenure));
 }
 
 TEST_CASE("A lease of other options is not handed on") {
@@ -239,7 +241,7 @@ TEST_CASE("A lease of other options is not handed on") {
     LocalWaiter b{*other};
     REQUIRE(used.queue.enter(b, true, start) == Entry::line);
     const bool alike = what == "label" || what == "the same";
-    CHECK(used.queue.give_back(used.tenure, false, start) ==
+    CHECK(give_back(used.queue, used.tenure, false, start) ==
           (alike ? GivenBack::handed : GivenBack::release));
 }
 
@@ -252,9 +254,9 @@ TEST_CASE("Who gives up leaves the line, and the others keep their places") {
         REQUIRE(used.queue.enter(*each, true, start) == Entry::line);
     CHECK(used.queue.leave(c));
     CHECK_FALSE(used.queue.leave(c));
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
     CHECK(state(b) == LocalWaiter::has);
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
     CHECK(state(d) == LocalWaiter::has);
     CHECK(state(c) == LocalWaiter::waiting);
 }
@@ -266,9 +268,9 @@ TEST_CASE("Who gives up as its turn comes is told that it came") {
         LocalWaiter c{*used.mine};
         REQUIRE(used.queue.enter(b, true, start) == Entry::line);
         REQUIRE(used.queue.enter(c, true, start) == Entry::line);
-        CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::handed);
+        CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::handed);
         CHECK_FALSE(used.queue.leave(b));
-        CHECK(used.queue.give_back(b.tenure, false, start) == GivenBack::handed);
+        CHECK(give_back(used.queue, b.tenure, false, start) == GivenBack::handed);
         CHECK(state(c) == LocalWaiter::has);
     }
     SECTION("to ask, which it must pass on") {
@@ -291,7 +293,7 @@ TEST_CASE("Who gives up as its turn comes is told that it came") {
 
 TEST_CASE("A lease that nobody waits for is retained, if it may be, for whoever comes next") {
     Used used;
-    CHECK(used.queue.give_back(used.tenure, true, start) == GivenBack::retained);
+    CHECK(give_back(used.queue, used.tenure, true, start) == GivenBack::retained);
     CHECK(used.queue.retained() == used.tenure);
     CHECK_FALSE(used.queue.idle());
     LocalWaiter b{*used.mine};
@@ -302,13 +304,13 @@ TEST_CASE("A lease that nobody waits for is retained, if it may be, for whoever 
     // It is in use again.
     LocalWaiter c{*used.mine};
     CHECK(used.queue.enter(c, true, start) == Entry::line);
-    CHECK(used.queue.give_back(used.tenure, true, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, used.tenure, true, start) == GivenBack::handed);
     CHECK(state(c) == LocalWaiter::has);
 }
 
 TEST_CASE("What may not be retained is released") {
     Used used;
-    CHECK(used.queue.give_back(used.tenure, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, false, start) == GivenBack::release);
     CHECK(used.queue.retained() == nullptr);
     used.queue.next_asks();
     CHECK(used.queue.idle());
@@ -322,7 +324,7 @@ TEST_CASE("A lease that will not do for another holder is not retained") {
     if (why == "closed") used.tenure->close();
     if (why == "doubtful") used.tenure->mark_doubtful();
     const BootTime now = why == "late" ? too_late(*used.tenure) : start;
-    CHECK(used.queue.give_back(used.tenure, true, now) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, true, now) == GivenBack::release);
     CHECK(used.queue.retained() == nullptr);
 }
 
@@ -330,7 +332,7 @@ TEST_CASE("Whoever comes finds a retained lease that will not do, gives it back 
     const std::string why = GENERATE("late", "over", "other options");
     CAPTURE(why);
     Used used;
-    REQUIRE(used.queue.give_back(used.tenure, true, start) == GivenBack::retained);
+    REQUIRE(give_back(used.queue, used.tenure, true, start) == GivenBack::retained);
     BootTime now = start;
     if (why == "late") now = too_late(*used.tenure);
     if (why == "over") now = start + 1h;
@@ -343,14 +345,14 @@ TEST_CASE("Whoever comes finds a retained lease that will not do, gives it back 
     CHECK(used.queue.enter(c, false, now) == Entry::busy);
     const auto fresh = live(other);
     used.queue.asked(fresh, now);
-    CHECK(used.queue.give_back(used.tenure, true, now) == GivenBack::foreign);
-    CHECK(used.queue.give_back(fresh, false, start) == GivenBack::release);
+    CHECK(give_back(used.queue, used.tenure, true, now) == GivenBack::foreign);
+    CHECK(give_back(used.queue, fresh, false, start) == GivenBack::release);
 }
 
 TEST_CASE("A retained lease can be taken away once, and then the next one asks") {
     Used used;
     CHECK(used.queue.take_retained() == nullptr);
-    REQUIRE(used.queue.give_back(used.tenure, true, start) == GivenBack::retained);
+    REQUIRE(give_back(used.queue, used.tenure, true, start) == GivenBack::retained);
     CHECK(used.queue.take_retained() == used.tenure);
     CHECK(used.queue.take_retained() == nullptr);
     CHECK(used.queue.idle());
@@ -373,11 +375,11 @@ TEST_CASE("A lease that is lost in use makes the first in line ask, its user sti
     const auto fresh = live(used.mine);
     used.queue.asked(fresh, start);
     // The old user comes back late and harms nobody.
-    CHECK(used.queue.give_back(used.tenure, true, start) == GivenBack::foreign);
+    CHECK(give_back(used.queue, used.tenure, true, start) == GivenBack::foreign);
     CHECK(state(c) == LocalWaiter::waiting);
     used.queue.lost(used.tenure);
     CHECK(state(c) == LocalWaiter::waiting);
-    CHECK(used.queue.give_back(fresh, true, start) == GivenBack::handed);
+    CHECK(give_back(used.queue, fresh, true, start) == GivenBack::handed);
     CHECK(state(c) == LocalWaiter::has);
 }
 
@@ -387,13 +389,13 @@ TEST_CASE("A lease that is lost with nobody in line leaves the place free") {
     CHECK(used.queue.idle());
     LocalWaiter b{*used.mine};
     CHECK(used.queue.enter(b, false, start) == Entry::asks);
-    CHECK(used.queue.give_back(used.tenure, true, start) == GivenBack::foreign);
+    CHECK(give_back(used.queue, used.tenure, true, start) == GivenBack::foreign);
     CHECK(used.queue.retained() == nullptr);
 }
 
 TEST_CASE("A lease that is lost while retained is forgotten") {
     Used used;
-    REQUIRE(used.queue.give_back(used.tenure, true, start) == GivenBack::retained);
+    REQUIRE(give_back(used.queue, used.tenure, true, start) == GivenBack::retained);
     used.queue.lost(used.tenure);
     CHECK(used.queue.retained() == nullptr);
     CHECK(used.queue.idle());
@@ -411,7 +413,7 @@ TEST_CASE("The loss of another lease changes nothing") {
     used.queue.lost(other);
     CHECK(state(b) == LocalWaiter::waiting);
     REQUIRE(used.queue.leave(b));
-    REQUIRE(used.queue.give_back(used.tenure, true, start) == GivenBack::retained);
+    REQUIRE(give_back(used.queue, used.tenure, true, start) == GivenBack::retained);
     used.queue.lost(other);
     CHECK(used.queue.retained() == used.tenure);
 }
@@ -429,5 +431,5 @@ TEST_CASE("Whoever comes when the lease in use has run out need not wait for its
         CHECK(state(b) == LocalWaiter::asks);
         CHECK(state(c) == LocalWaiter::waiting);
     }
-    CHECK(used.queue.give_back(used.tenure, true, start + 1h) == GivenBack::foreign);
+    CHECK(give_back(used.queue, used.tenure, true, start + 1h) == GivenBack::foreign);
 }

@@ -51,6 +51,31 @@ class WaitWord {
     }
     void wake() noexcept;
 
+    /// Wakes who slept on a word when its value was changed; at most once.
+    class Wake {
+      public:
+        Wake() = default;
+        void operator()() const noexcept;
+
+      private:
+        friend class WaitWord;
+#if defined(__linux__)
+        void* address_ = nullptr;
+#endif
+    };
+
+    /// As set(), but who sleeps is woken when the result is called, which may be when the word is
+    /// gone: for who holds a lock that the woken one takes first.
+    [[nodiscard]] Wake set_and_wake_later(std::uint32_t value) noexcept {
+        Wake wake;
+#if defined(__linux__)
+        if (set_quietly(value)) wake.address_ = address();
+#else
+        set(value);
+#endif
+        return wake;
+    }
+
     /// Sleeps while its value is `value`, at most until `deadline`.
     /// Returns: whether the value is another one.
     bool wait_while(std::uint32_t value, Deadline deadline) noexcept {
@@ -100,6 +125,15 @@ class WaitWord {
 
     std::atomic<std::uint32_t> word_;
 };
+
+inline void WaitWord::Wake::operator()() const noexcept {
+#if defined(__linux__)
+    // The kernel does not look at what stands there. Whoever sleeps on something else at the same
+    // address must expect to be woken for nothing, as with any futex.
+    if (address_ == nullptr) return;
+    ::syscall(SYS_futex, address_, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0);
+#endif
+}
 
 inline void WaitWord::wake() noexcept {
 #if defined(__linux__)

@@ -91,16 +91,17 @@ class LocalQueue {
         retained,  ///< it is kept
     };
 
-    /// Whoever has `tenure` is done with it. `may_retain`: that it may be kept.
+    /// Whoever has `tenure` is done with it. `may_retain`: that it may be kept. `wake`: wakes who
+    /// has it now, and is to be called, best when the lock that guards this is not held.
     [[nodiscard]] GivenBack give_back(const std::shared_ptr<Tenure>& tenure, bool may_retain,
-                                      BootTime now) {
+                                      BootTime now, detail::WaitWord::Wake& wake) {
         if (!busy_ || tenure_ != tenure) return GivenBack::foreign;
         if (first_ != nullptr) {
             if (!may_hand_on(*tenure, first_->identity, now)) return GivenBack::release;
             ++run_;
             LocalWaiter& next = take_first();
             next.tenure = tenure;
-            next.state.set(LocalWaiter::has);
+            wake = next.state.set_and_wake_later(LocalWaiter::has);
             return GivenBack::handed;
         }
         if (!may_retain || !usable(*tenure, now)) return GivenBack::release;
@@ -130,9 +131,9 @@ class LocalQueue {
 
     /// Whether somebody stands in line.
     [[nodiscard]] bool waited_for() const noexcept { return first_ != nullptr; }
-    /// Whether nobody does, and `tenure`, which is in use, could be handed to one who came.
-    [[nodiscard]] bool could_hand_on(const Tenure& tenure, BootTime now) const noexcept {
-        return first_ == nullptr && tenure_.get() == &tenure && has_run_left(now);
+    /// Whether nobody does, and `tenure` is in use.
+    [[nodiscard]] bool alone_with(const Tenure& tenure) const noexcept {
+        return first_ == nullptr && tenure_.get() == &tenure;
     }
     [[nodiscard]] bool idle() const noexcept { return !busy_ && !tenure_; }
 

@@ -68,9 +68,10 @@ class LocalTurns {
                  bool ours, BootTime now) {
         const LockIdentity& identity = tenure->identity();
         LocalQueues::Line* const line = keeper_.queues.find(identity.keys.main());
-        if (ours && hold && let_others_come(*line, *hold, now)) now = detail::BootClock::now();
+        if (ours && hold && let_others_come(*line, *hold)) now = detail::BootClock::now();
         bool timer = false;
         BootTime until{};
+        detail::WaitWord::Wake wake;
         {
             const std::lock_guard guard{line->mutex};
             if (!ours) {
@@ -82,7 +83,7 @@ class LocalTurns {
             const bool may_retain = identity.options.retain != identity.options.retain.zero() &&
                                     !line->wanted && now >= line->not_retained_before &&
                                     keeper_.listens();
-            switch (line->queue.give_back(tenure, may_retain, now)) {
+            switch (line->queue.give_back(tenure, may_retain, now, wake)) {
                 case LocalQueue::GivenBack::handed:
                     handovers_.fetch_add(1, std::memory_order_relaxed);
                     break;
@@ -102,6 +103,7 @@ class LocalTurns {
                     break;
             }
         }
+        wake();
         if (timer) keeper_.look_at(std::string{identity.keys.main()}, until);
     }
 
@@ -181,19 +183,21 @@ class LocalTurns {
         }
     };
 
-    // Before the lock is given back to the server: the thread that passed it on to this one may be
-    // about to come again, but runs only when this one does not. A yield, where that was seen to
-    // pay. Returns: whether it did.
-    [[nodiscard]] bool let_others_come(LocalQueues::Line& line, const Hold& hold, BootTime now) {
+    // Before the lock is given back: the thread that passed it on to this one may be about to come
+    // again, but runs only when this one does not. Then it is handed over; or, at the end of a run,
+    // the next run begins with one that has waited, instead of this thread asking for itself. A
+    // yield, where that was seen to pay. Returns: whether it did.
+    [[nodiscard]] bool let_others_come(LocalQueues::Line& line, const Hold& hold) {
+        if (hold.tenure()->identity().options.max_local_handovers == 0) return false;
         // Those of a process that never passed a lock on are in other processes.
         if (!hold.contended() || handovers() == 0) return false;
         const auto looks = [&](auto look) {
             const std::lock_guard guard{line.mutex};
             return look(line.queue);
         };
-        const bool could_pay = looks(
-            [&](const LocalQueue& queue) { return queue.could_hand_on(*hold.tenure(), now); });
-        if (!could_pay || !yields_.worth_it()) return false;
+        const bool alone =
+            looks([&](const LocalQueue& queue) { return queue.alone_with(*hold.tenure()); });
+        if (!alone || !yields_.worth_it()) return false;
         const auto begin = Deadline::clock::now();
         std::this_thread::yield();
         const auto took = Deadline::clock::now() - begin;
