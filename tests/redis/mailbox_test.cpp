@@ -30,6 +30,14 @@ Message grant_for(const std::string& token, std::uint64_t fence = 7) {
     return message;
 }
 
+/// As its namesake, with the waking at once.
+bool deliver(Mailbox& box, const Message& grant, BootTime received) {
+    codomyrmex::concurrency::detail::WaitWord::Wake wake;
+    const bool known = box.deliver(grant, received, wake);
+    wake();
+    return known;
+}
+
 bool woken(const GrantWaiter& waiter) {
     return waiter.state.load() == GrantWaiter::woken;
 }
@@ -39,7 +47,7 @@ bool woken(const GrantWaiter& waiter) {
 TEST_CASE("An empty box knows nobody") {
     Mailbox box;
     CHECK(box.waiting() == 0);
-    CHECK_FALSE(box.deliver(grant_for("a"), start));
+    CHECK_FALSE(deliver(box, grant_for("a"), start));
     box.settle("a");
     box.forget("a");
     box.wake_all();
@@ -53,7 +61,7 @@ TEST_CASE("A grant goes to who waits for its token, and wakes it") {
     box.wait("a", a);
     box.wait("b", b);
     CHECK(box.waiting() == 2);
-    CHECK(box.deliver(grant_for("b"), start));
+    CHECK(deliver(box, grant_for("b"), start));
     CHECK(woken(b));
     REQUIRE(b.grant.has_value());
     CHECK(b.grant->message.fence == 7);
@@ -63,7 +71,7 @@ TEST_CASE("A grant goes to who waits for its token, and wakes it") {
     CHECK(b.grant->received == start);
     CHECK_FALSE(woken(a));
     CHECK_FALSE(a.grant.has_value());
-    CHECK_FALSE(box.deliver(grant_for("c"), start));
+    CHECK_FALSE(deliver(box, grant_for("c"), start));
 }
 
 TEST_CASE("What is delivered does not point into the message, which is gone by then") {
@@ -72,7 +80,7 @@ TEST_CASE("What is delivered does not point into the message, which is gone by t
     box.wait("a", waiter);
     {
         const std::string text = "a";
-        CHECK(box.deliver(grant_for(text), start));
+        CHECK(deliver(box, grant_for(text), start));
     }
     CHECK(waiter.grant->message.verb.data() == nullptr);
     CHECK(waiter.grant->message.token.data() == nullptr);
@@ -84,8 +92,8 @@ TEST_CASE("Of two grants of one token the last counts") {
     Mailbox box;
     GrantWaiter waiter;
     box.wait("a", waiter);
-    CHECK(box.deliver(grant_for("a", 7), start));
-    CHECK(box.deliver(grant_for("a", 9), start + 1s));
+    CHECK(deliver(box, grant_for("a", 7), start));
+    CHECK(deliver(box, grant_for("a", 9), start + 1s));
     CHECK(waiter.grant->message.fence == 9);
     CHECK(waiter.grant->received == start + 1s);
 }
@@ -96,7 +104,7 @@ TEST_CASE("A grant of a token that has its lease already is not to be given back
     box.wait("a", waiter);
     box.settle("a");
     CHECK(box.waiting() == 0);
-    CHECK(box.deliver(grant_for("a"), start));
+    CHECK(deliver(box, grant_for("a"), start));
     // Its waiter may be gone by now; it was not touched.
     CHECK_FALSE(waiter.grant.has_value());
     CHECK_FALSE(woken(waiter));
@@ -110,12 +118,12 @@ TEST_CASE("A grant of a token that was given up is to be given back") {
     box.wait("a", waiter);
     box.forget("a");
     CHECK(box.waiting() == 0);
-    CHECK_FALSE(box.deliver(grant_for("a"), start));
+    CHECK_FALSE(deliver(box, grant_for("a"), start));
     CHECK_FALSE(woken(waiter));
     box.wait("a", waiter);
     box.settle("a");
     box.forget("a");
-    CHECK_FALSE(box.deliver(grant_for("a"), start));
+    CHECK_FALSE(deliver(box, grant_for("a"), start));
 }
 
 TEST_CASE("Who waits twice is counted once, and only the last is told") {
@@ -125,14 +133,14 @@ TEST_CASE("Who waits twice is counted once, and only the last is told") {
     box.wait("a", first);
     box.wait("a", second);
     CHECK(box.waiting() == 1);
-    CHECK(box.deliver(grant_for("a"), start));
+    CHECK(deliver(box, grant_for("a"), start));
     CHECK_FALSE(woken(first));
     CHECK(woken(second));
     // After it was settled, it may wait again.
     box.settle("a");
     box.wait("a", first);
     CHECK(box.waiting() == 1);
-    CHECK(box.deliver(grant_for("a"), start));
+    CHECK(deliver(box, grant_for("a"), start));
     CHECK(woken(first));
 }
 
@@ -157,7 +165,7 @@ TEST_CASE("A thread that sleeps on its waiter is woken by the grant") {
     Mailbox box;
     GrantWaiter waiter;
     box.wait("a", waiter);
-    std::jthread server{[&] { (void)box.deliver(grant_for("a"), start); }};
+    std::jthread server{[&] { (void)deliver(box, grant_for("a"), start); }};
     CHECK(waiter.state.wait_while(GrantWaiter::waiting, Deadline::after(20s)));
     server.join();
     CHECK(waiter.grant.has_value());

@@ -12,6 +12,7 @@
 
 #include <codomyrmex/concurrency/deadline.hpp>
 #include <codomyrmex/concurrency/detail/system.hpp>
+#include <codomyrmex/concurrency/detail/wait_word.hpp>
 #include <codomyrmex/concurrency/error.hpp>
 #include <codomyrmex/concurrency/redis/agenda.hpp>
 #include <codomyrmex/concurrency/redis/grant.hpp>
@@ -170,25 +171,9 @@ class GrantListener {
         const BootTime now = detail::BootClock::now();
         Heard heard;
         subscriber_.receive([&](std::string_view text) {
-            const std::optional<Message> message = read_message(text);
-            if (!message) return;
-            if (message->verb == "wanted") {
-                heard.wanted.emplace_back(message->key);
-                return;
-            }
-            const Agenda::Guard guard = base_.agenda.lock();
-            if (message->verb == "revoked") {
-                auto tenure = base_.agenda.schedule.find(message->token);
-                if (!tenure || tenure->identity().keys.main() != message->key) return;
-                base_.agenda.schedule.remove(*tenure);
-                heard.revoked.push_back(std::move(tenure));
-                return;
-            }
-            if (base_.agenda.mailbox.deliver(*message, now)) return;
-            // Its waiter gave up; should that not have been heard, this is.
-            heard.unwanted.push_back(std::make_shared<Tenure>(
-                std::make_shared<LockIdentity>(identity_of_key(base_.name.prefix, message->key)),
-                std::string{message->token}, base_.mark));
+            detail::WaitWord::Wake wake;
+            if (const auto message = read_message(text)) hear(*message, now, heard, wake);
+            wake();
         });
         return heard;
     }
@@ -196,6 +181,26 @@ class GrantListener {
     void close() { subscriber_.close(""); }
 
   private:
+    void hear(const Message& message, BootTime now, Heard& heard, detail::WaitWord::Wake& wake) {
+        if (message.verb == "wanted") {
+            heard.wanted.emplace_back(message.key);
+            return;
+        }
+        const Agenda::Guard guard = base_.agenda.lock();
+        if (message.verb == "revoked") {
+            auto tenure = base_.agenda.schedule.find(message.token);
+            if (!tenure || tenure->identity().keys.main() != message.key) return;
+            base_.agenda.schedule.remove(*tenure);
+            heard.revoked.push_back(std::move(tenure));
+            return;
+        }
+        if (base_.agenda.mailbox.deliver(message, now, wake)) return;
+        // Its waiter gave up; should that not have been heard, this is.
+        heard.unwanted.push_back(std::make_shared<Tenure>(
+            std::make_shared<LockIdentity>(identity_of_key(base_.name.prefix, message.key)),
+            std::string{message.token}, base_.mark));
+    }
+
     KeeperBase& base_;
     std::atomic<std::uint64_t> connections_{0};
 

@@ -59,15 +59,17 @@ class Mailbox {
         waiters_.erase(token);
     }
 
-    /// A grant came. Returns: false if the token is unknown; then it is to be given back.
-    [[nodiscard]] bool deliver(const Message& grant, BootTime received) {
+    /// A grant came. `wake`: wakes its waiter, and is to be called, best when the lock that guards
+    /// this is not held. Returns: false if the token is unknown; then it is to be given back.
+    [[nodiscard]] bool deliver(const Message& grant, BootTime received,
+                               detail::WaitWord::Wake& wake) {
         const auto found = waiters_.find(std::string{grant.token});
         if (found == waiters_.end()) return false;
         if (GrantWaiter* const waiter = found->second) {
             waiter->grant = {grant, received};
             Message& kept = waiter->grant->message;
             kept.verb = kept.token = kept.key = {};
-            waiter->state.set(GrantWaiter::woken);
+            wake = waiter->state.set_and_wake_later(GrantWaiter::woken);
         }
         return true;
     }
