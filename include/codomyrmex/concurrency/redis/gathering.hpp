@@ -68,8 +68,8 @@ class Gathering {
     [[nodiscard]] bool crowded() const noexcept { return gathering_.crowded(); }
 
     /// Whether the request that this thread added is for another one to write: for the one that
-    /// gathers, unless all that are here have come by now; then the last of them writes for all, and
-    /// nobody gathers any more. Or, where others compute beside, for the one that waits for the
+    /// gathers, unless all that are here have come by now; then the last of them writes for all,
+    /// and nobody gathers any more. Or, where others compute beside, for the one that waits for the
     /// server and writes when that has answered: each request by itself would cost more time than
     /// the wait. `owed`: that replies are.
     /// Requires: the mutex is held, and some thread waits for the server, or is about to.

@@ -4,7 +4,8 @@
 // request; if nobody drives the link, it becomes the driver: it writes all that was added, reads,
 // hands each reply to its owner, and when its own has come passes the driving on to one that still
 // waits. Requests that come meanwhile do not wait for that: the first of those that come together
-// lets the others add theirs (gathering.hpp) and writes them all. One thread alone pays what a
+// lets the others add theirs (gathering.hpp) and writes them all; only beside threads that compute
+// they are left to the driver, who writes them when it has its reply. One thread alone pays what a
 // connection of its own would cost; many share their system calls. Replies that nobody waits for
 // are read by whoever drives next, or by the keeper, which is asked to have a look.
 
@@ -96,8 +97,8 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        const bool later = gathering_.under_way() ||
-                           (driving_ ? gathering_.crowded() : gathering_.leave_behind());
+        const bool later =
+            gathering_.under_way() || (driving_ ? gathering_.crowded() : gathering_.leave_behind());
         if (!later) write_now();
         call_for_attention(lock);
     }

@@ -2,10 +2,9 @@
 //
 // Whether to let other threads go first, which pays while they are about to send requests that can
 // share a write, or to take a lock over without a request, and costs a time slice beside a thread
-// that computes. Learns from what each yield
-// brought and how long it took: what one saved may be spent on some that bring nothing. When that
-// is used up, it is not tried again for a while, which doubles each time. Without I/O and without a
-// clock.
+// that computes. Learns from what each yield brought and how long it took: what one saved may be
+// spent on some that bring nothing. When that is used up, it is not tried again for a while, which
+// doubles each time. Without I/O and without a clock.
 
 #ifndef CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
 #define CODOMYRMEX_CONCURRENCY_REDIS_YIELD_POLICY_HPP
