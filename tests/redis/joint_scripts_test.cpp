@@ -250,7 +250,7 @@ class Draw {
             case 0:
                 return set(ahead);
             case 1:
-                return set("1700000000000 000000");
+                return set("170000000000 000000");
             case 2:
                 return set("");
             case 3:
@@ -532,6 +532,9 @@ TEST_CASE("A joint script that does one thing otherwise is found out") {
           "'GET', keys[3 * i - 1]");  // The fence is not raised.
     found(acquire, "sound and find(table.concat(lasts), '^%d*$')", "sound");
     found(acquire, "call('SET', fence_key, last, unpack", "type(unpack");  // Not put back.
+    found(acquire, "and last ~= now", "");  // A lock that is asked for twice: put back too late.
+    found(acquire, "if sound or",
+          "if sound or last == '' or");  // A fence that is empty, not absent.
     const Script& release = release_all_script;
     found(release, "and redis.call('EXISTS', unpack(queues)) == 0", "");  // Whoever waits.
     found(release, "and byte(holder, #token + 1) == 32", "");  // A token that begins as this one.
