@@ -318,8 +318,7 @@ class Bench {
     Seen one_by_one(const Case& what) {
         prepare(what);
         Strings answers;
-        // The joint script has the soonest of all times, and does nothing for any when it is over:
-        // they are asked for one by one then.
+        // The joint script has the soonest of all times.
         const bool late = !what.release && what.not_after() < past;
         for (const Request& each : what.requests) {
             answers.emplace_back();
@@ -533,8 +532,8 @@ TEST_CASE("A joint script that does one thing otherwise is found out") {
     found(acquire, "sound and find(table.concat(lasts), '^%d*$')", "sound");
     found(acquire, "call('SET', fence_key, last, unpack", "type(unpack");  // Not put back.
     found(acquire, "and last ~= now", "");  // A lock that is asked for twice: put back too late.
-    found(acquire, "if sound or",
-          "if sound or last == '' or");  // A fence that is empty, not absent.
+    // A fence that is empty, not absent.
+    found(acquire, "if sound or", "if sound or last == '' or");
     const Script& release = release_all_script;
     found(release, "and redis.call('EXISTS', unpack(queues)) == 0", "");  // Whoever waits.
     found(release, "and byte(holder, #token + 1) == 32", "");  // A token that begins as this one.
