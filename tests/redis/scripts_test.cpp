@@ -10,22 +10,18 @@
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 
 #include "support/catch2.hpp"
+#include "support/listener.hpp"
 #include "support/redis_server.hpp"
 #include "support/threads.hpp"
-
-#include <hiredis/hiredis.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <sys/time.h>
 #include <utility>
 #include <vector>
 
@@ -33,6 +29,7 @@ namespace {
 
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
+using test_support::Listener;
 using test_support::RedisReply;
 using test_support::RedisServer;
 using Kind = RedisReply::Kind;
@@ -62,33 +59,6 @@ std::string waiter_of(const std::string& token, long long ms = grant_ttl, int bl
                       const std::string& text = "host:2:main") {
     return token + ' ' + std::to_string(ms) + ' ' + std::to_string(block) + ' ' + text;
 }
-
-/// A process that listens, so that its waiters are alive.
-class Listener {
-  public:
-    explicit Listener(const RedisServer& server, const std::string& channel,
-                      const char* command = "SUBSCRIBE")
-        : context_{redisConnectUnixWithTimeout(server.socket_path().c_str(), timeval{5, 0}),
-                   redisFree} {
-        if (!context_ || context_->err != 0) throw std::runtime_error{"cannot connect"};
-        redisSetTimeout(context_.get(), timeval{5, 0});
-        const std::unique_ptr<void, void (*)(void*)> answer{
-            redisCommand(context_.get(), "%s %b", command, channel.data(), channel.size()),
-            freeReplyObject};
-        if (!answer) throw std::runtime_error{"cannot subscribe"};
-    }
-
-    /// The next message, of whatever is there or comes within 5 s; empty if there is none.
-    std::string next() {
-        void* raw = nullptr;
-        if (redisGetReply(context_.get(), &raw) != REDIS_OK) return {};
-        const std::unique_ptr<void, void (*)(void*)> owner{raw, freeReplyObject};
-        return RedisReply::from(*static_cast<const redisReply*>(raw)).elements.back().text;
-    }
-
-  private:
-    std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
-};
 
 /// The keys of a lock, as commands take them.
 struct Keys {
@@ -1038,7 +1008,7 @@ TEST_CASE("None of several locks is taken when one cannot be had, and it is said
     }
     SECTION("a fence that is ahead of the clock, and one that is none") {
         const auto fence =
-            GENERATE(as<std::string>{}, "4000000000000000000", "text", "1700000000000 000000");
+            GENERATE(as<std::string>{}, "4000000000000000000", "text", "170000000000 000000");
         bench.server.command({"SET", second.fence_key, fence});
         CHECK(bench.acquire(mine)->outcome == All::apart);
         CHECK(bench.get(second.fence_key) == fence);
@@ -1229,7 +1199,7 @@ TEST_CASE("What stands in the way of one lock does not of another, and is asked 
         bench.server.command({"SET", second.queue_key, "text"});
     }
     SECTION("a fence that is none") {
-        const auto fence = GENERATE(as<std::string>{}, "text", "1700000000000 000000");
+        const auto fence = GENERATE(as<std::string>{}, "text", "170000000000 000000");
         bench.server.command({"SET", second.fence_key, fence});
     }
     SECTION("a fence of another type") {

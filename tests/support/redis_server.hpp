@@ -229,6 +229,19 @@ class RedisServer {
         return exchange(words);
     }
 
+    /// The same for several, which are sent at once; the replies in their order.
+    std::vector<RedisReply> commands(const std::vector<std::vector<std::string>>& all) {
+        const std::lock_guard guard{mutex_};
+        const NoSigpipe no_sigpipe;
+        if (!context_) connect();
+        for (const auto& words : all)
+            append(words);
+        std::vector<RedisReply> replies;
+        while (replies.size() < all.size())
+            replies.push_back(receive());
+        return replies;
+    }
+
     /// The counters of one command, by its lower-case name ("evalsha", "config|get").
     [[nodiscard]] CommandStats command_stats(std::string_view name) {
         const std::string info = command({"INFO", "commandstats"}).text;
@@ -378,18 +391,28 @@ class RedisServer {
     }
 
     RedisReply exchange(const std::vector<std::string>& words) {
+        append(words);
+        return receive();
+    }
+
+    void append(const std::vector<std::string>& words) {
         std::vector<const char*> argv;
         std::vector<std::size_t> sizes;
         for (const auto& word : words) {
             argv.push_back(word.data());
             sizes.push_back(word.size());
         }
-        const std::unique_ptr<void, void (*)(void*)> raw{
-            redisCommandArgv(context_.get(), static_cast<int>(argv.size()), argv.data(),
-                             sizes.data()),
-            freeReplyObject};
-        if (!raw) fail();
-        return RedisReply::from(*static_cast<const redisReply*>(raw.get()));
+        if (redisAppendCommandArgv(context_.get(), static_cast<int>(argv.size()), argv.data(),
+                                   sizes.data()) != REDIS_OK) {
+            fail();
+        }
+    }
+
+    RedisReply receive() {
+        void* raw = nullptr;
+        if (redisGetReply(context_.get(), &raw) != REDIS_OK) fail();
+        const std::unique_ptr<void, void (*)(void*)> owner{raw, freeReplyObject};
+        return RedisReply::from(*static_cast<const redisReply*>(raw));
     }
 
     [[noreturn]] void fail() {

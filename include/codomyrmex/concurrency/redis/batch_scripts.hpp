@@ -131,14 +131,14 @@ for i = 1, count do
     places[2 * i - 1], places[2 * i] = keys[3 * i - 2], keys[3 * i]
 end
 local free = block == '1' and call('EXISTS', unpack(places)) == 0
--- What each fence was before, '' if it was not. All are drawn first, so that they are looked at together.
+-- What each fence was before, zeros if it was not. All are drawn first, so that they are looked at together.
 local lasts, sound = {}, free
 for i = 1, count do
     if free or (block == '1' and call('EXISTS', keys[3 * i - 2], keys[3 * i]) == 0) then
-        local last = redis.pcall('SET', keys[3 * i - 1], now, 'PX', '86400000', 'GET') or ''
+        local last = redis.pcall('SET', keys[3 * i - 1], now, 'PX', '86400000', 'GET') or '0000000000000000000'
         lasts[i] = last
         -- An error is a table of no length.
-        if last ~= '' and (#last ~= 19 or last >= now) then sound = false end
+        if #last ~= 19 or last >= now then sound = false end
     end
 end
 sound = sound and find(table.concat(lasts), '^%d*$')
@@ -146,12 +146,13 @@ local began, granted = ' ' .. time[1], '1 ' .. now .. ' ' .. now .. ' 1 '
 local answers = {}
 for i = 1, count do
     local lock, last, token, text = keys[3 * i - 2], lasts[i], words[3 * i + 3], words[3 * i + 5]
-    if sound or last == '' or (last and #last == 19 and last < now and find(last, '^%d+$')) then
+    if sound or (last and #last == 19 and last < now and find(last, '^%d+$')) then
         call('SET', lock, token .. ' ' .. text .. began, 'PX', ttl, 'GET')
         answers[i] = granted
     else
         local fence_key, queue, waiter = keys[3 * i - 1], keys[3 * i], words[3 * i + 4]
-        if type(last) == 'string' then
+        -- If it was now, the same lock stands here twice, and the first has put it right.
+        if type(last) == 'string' and last ~= now then
             local ours = #last == 19 and find(last, '^%d+$')
             call('SET', fence_key, last, unpack(ours and {'PX', '86400000'} or {}))
         end
@@ -164,7 +165,7 @@ return table.concat(answers, ',')
 )lua");
 inline constexpr Script acquire_each_script{ScriptId::acquire_each,
                                             "acquire each",
-                                            "36fcbbd78b8a28c64dca2cb0158db6b9b6fd20ff",
+                                            "168d86d4687f8a1d5feefad9f1a10697d4f6c8d5",
                                             {acquire_each_body.data(), acquire_each_body.size()}};
 
 /// The release script for several locks whose tokens do not stand in a queue.
