@@ -51,7 +51,7 @@ class WaitWord {
     }
     void wake() noexcept;
 
-    /// Wakes who slept on a word when its value was changed; at most once.
+    /// Wakes who slept on a word when its value was changed.
     class Wake {
       public:
         Wake() = default;

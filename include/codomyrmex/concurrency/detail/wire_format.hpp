@@ -31,8 +31,9 @@ namespace codomyrmex::concurrency::detail {
 /// Writes the beginning of an array of `count` words, `kind` being '*', or of a word of `count`
 /// bytes, `kind` being '$'. Requires: there is room. Returns: where it ends.
 inline char* put_count(char kind, std::size_t count, char* to) noexcept {
+    char* const end = to + size_of_count(count);
     *to++ = kind;
-    to = std::to_chars(to, to + 20, count).ptr;
+    to = std::to_chars(to, end, count).ptr;
     *to++ = '\r';
     *to++ = '\n';
     return to;

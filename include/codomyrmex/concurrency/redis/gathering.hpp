@@ -61,7 +61,8 @@ class Gathering {
         added_.store(added_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
 
-    /// Whether some thread gathers; it then writes for all. Requires: the mutex is held.
+    /// Whether some thread gathers; it then sees to it that all is written. Requires: the mutex is
+    /// held.
     [[nodiscard]] bool under_way() const noexcept { return gathers_; }
 
     /// Whether yields of late cost slices that others computed away. Requires: the mutex is held.
@@ -71,10 +72,11 @@ class Gathering {
     /// gathers, unless all that are here have come by now; then the last of them writes for all,
     /// and nobody gathers any more. Or, where others compute beside, for the one that waits for the
     /// server and writes when that has answered: each request by itself would cost more time than
-    /// the wait. `owed`: that replies are.
-    /// Requires: the mutex is held, and some thread waits for the server, or is about to.
-    [[nodiscard]] bool left_to_others(bool owed) noexcept {
-        if (!gathers_) return owed && crowded();
+    /// the wait. `owed`: that replies are. `soon`: that some thread waits for them, and that they
+    /// come soon.
+    /// Requires: the mutex is held.
+    [[nodiscard]] bool left_to_others(bool owed, bool soon) noexcept {
+        if (!gathers_) return owed && soon && crowded();
         ++come_;
         if (owed || crowded() || come_ < callers_.load(std::memory_order_relaxed)) return true;
         gathers_ = false;
@@ -84,7 +86,7 @@ class Gathering {
 
     /// Lets others add what they are about to send, where that was seen to pay and `deadline`
     /// leaves the time. The first of those who come together does so, and then writes for all,
-    /// unless the last of them did; so nothing is left behind.
+    /// unless left_to_others() has another do so; so nothing is left behind.
     /// Requires: `lock` holds the mutex. It is dropped meanwhile. Cost: a few yields at most.
     template <class Lock>
     void gather(Lock& lock, Deadline deadline) {
@@ -124,19 +126,24 @@ class Gathering {
 
     /// Before a thread sleeps: what it waits for may be on its way, `done()` says whether it came.
     /// In vain if something else was computed in the meantime than what other threads asked for.
-    /// Requires: the mutex is not held by this thread. Threads: safe. Cost: a few yields at most.
+    /// Not where `deadline` does not leave the time, and not after a yield that cost a slice.
+    /// Requires: the mutex is not held by this thread. Threads: safe. Cost: some yields at most.
     template <class Done>
-    void linger(Done done) {
-        if (!lingering_.worth_it()) return;
+    void linger(Deadline deadline, Done done) {
+        if (deadline.expired_within(time_slice) || !lingering_.worth_it()) return;
         const auto begin = Deadline::clock::now();
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
+        auto now = begin;
         bool came = false;
-        for (int yields = 0; yields < most_lingering && !came; ++yields) {
+        bool slice = false;
+        for (int yields = 0; yields < most_lingering && !came && !slice; ++yields) {
             std::this_thread::yield();
             came = done();
+            const auto last = std::exchange(now, Deadline::clock::now());
+            slice = now - last > YieldPolicy::slice;
         }
         const std::uint64_t others = added_.load(std::memory_order_relaxed) - before;
-        lingering_.learn(came ? others + 1 : 0, Deadline::clock::now() - begin);
+        lingering_.learn(came ? others + 1 : 0, now - begin);
     }
 
   private:

@@ -66,6 +66,9 @@ class Link {
         return std::max(reconnect_at_.remaining(), std::chrono::nanoseconds::zero());
     }
 
+    /// How long the last reply took to come from when its request was sent; zero if there was none.
+    [[nodiscard]] std::chrono::nanoseconds round_trip() const noexcept { return round_trip_; }
+
     /// The number of the open file; -1 if closed.
     [[nodiscard]] int descriptor() const noexcept { return connection_.descriptor(); }
 
@@ -240,6 +243,7 @@ class Link {
         }
         if (!replies.empty()) {
             heard_ = Deadline::clock::now();
+            round_trip_ = heard_ - queue.oldest();
         }
         const bool fit = std::ranges::all_of(
             replies, [&](Reply& reply) { return queue.answer(std::move(reply), ended); });
@@ -268,6 +272,7 @@ class Link {
     Backoff backoff_;                      // of the next attempt to connect
     std::string last_error_;               // of the last attempt
     Deadline::clock::time_point heard_{};  // when the last reply came
+    std::chrono::nanoseconds round_trip_{};
 };
 
 }  // namespace codomyrmex::concurrency::redis

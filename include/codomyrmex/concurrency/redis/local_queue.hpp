@@ -97,7 +97,7 @@ class LocalQueue {
                                       BootTime now, detail::WaitWord::Wake& wake) {
         if (!busy_ || tenure_ != tenure) return GivenBack::foreign;
         if (first_ != nullptr) {
-            if (!may_hand_on(*tenure, first_->identity, now)) return GivenBack::release;
+            if (!may_hand_on(first_->identity, now)) return GivenBack::release;
             ++run_;
             LocalWaiter& next = take_first();
             next.tenure = tenure;
@@ -157,16 +157,11 @@ class LocalQueue {
                tenure.renewable_at(now) && tenure.deadline() - now > tenure.term() / 3;
     }
 
-    [[nodiscard]] bool may_hand_on(const Tenure& tenure, const LockIdentity& next,
-                                   BootTime now) const noexcept {
-        return alike(tenure.identity(), next) && has_run_left(now);
-    }
-
-    // Requires: there is a lease in use.
-    [[nodiscard]] bool has_run_left(BootTime now) const noexcept {
+    // Whether what is in use may go to one of that identity. Requires: something is.
+    [[nodiscard]] bool may_hand_on(const LockIdentity& next, BootTime now) const noexcept {
         const LeaseOptions& options = tenure_->identity().options;
-        return run_ < options.max_local_handovers && now - run_began_ < options.max_local_run &&
-               usable(*tenure_, now);
+        return alike(tenure_->identity(), next) && run_ < options.max_local_handovers &&
+               now - run_began_ < options.max_local_run && usable(*tenure_, now);
     }
 
     std::shared_ptr<Tenure> tenure_;  // what is in use, or is retained if it is not busy

@@ -68,9 +68,9 @@ class Pipeline {
         if (!std::exchange(driving_, true)) {
             drive(lock, mine);
         } else {
-            // Not at the end of the round trip that is under way.
+            // Mostly not at the end of the round trip that is under way.
             gathering_.gather(lock, deadline);
-            if (!gathering_.left_to_others(link_.queue.unanswered() != 0)) write_now();
+            if (unsent(*mine) && !gathering_.left_to_others(owed(), driven_soon())) write_now();
             lock.unlock();
             wait(mine);
         }
@@ -97,8 +97,9 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        const bool later =
-            gathering_.under_way() || (driving_ ? gathering_.crowded() : gathering_.leave_behind());
+        const bool later = gathering_.under_way() ||
+                           (driving_ ? owed() && driven_soon() && gathering_.crowded()
+                                     : gathering_.leave_behind());
         if (!later) write_now();
         call_for_attention(lock);
     }
@@ -241,6 +242,15 @@ class Pipeline {
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};
 
+    [[nodiscard]] static bool unsent(const Request& request) noexcept {
+        return !request.finished && request.exchange.outcome == Exchange::Outcome::not_sent;
+    }
+    [[nodiscard]] bool owed() const noexcept { return link_.queue.unanswered() != 0; }
+    // Whether some thread drives that will write again soon. Over a long way it will not.
+    [[nodiscard]] bool driven_soon() const noexcept {
+        return driving_ && link_.round_trip() < Gathering::time_slice;
+    }
+
     [[nodiscard]] Exchange overflow() const {
         Exchange exchange;
         exchange.error = "more than " + std::to_string(options_.max_pending) +
@@ -257,7 +267,8 @@ class Pipeline {
     // --- Waiting for one's reply or one's turn.
 
     void wait(const RequestPtr& mine) {
-        gathering_.linger([&] { return mine->state.load() != Request::waiting; });
+        gathering_.linger(mine->deadline,
+                          [&] { return mine->state.load() != Request::waiting; });
         for (;;) {
             const std::uint32_t state = mine->state.load();
             if (state == Request::done) return;

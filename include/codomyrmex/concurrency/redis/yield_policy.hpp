@@ -23,11 +23,16 @@ class YieldPolicy {
     /// What a request saves that shares the write and the read of another: about two system calls
     /// and a change of threads.
     static constexpr std::chrono::microseconds saving{20};
+    /// A yield that takes longer gave its time to who computes.
+    static constexpr std::chrono::microseconds slice = 25 * saving;
     /// How much of what was saved is kept to be spent.
     static constexpr std::chrono::nanoseconds most_credit = 10 * saving;
 
     /// Whether to yield this time.
     [[nodiscard]] bool worth_it() noexcept {
+        if (const std::uint32_t crowd = crowded_.load(std::memory_order_relaxed); crowd != 0) {
+            crowded_.store(crowd - 1, std::memory_order_relaxed);
+        }
         const std::uint32_t left = skip_.load(std::memory_order_relaxed);
         if (left == 0) return true;
         skip_.store(left - 1, std::memory_order_relaxed);
@@ -37,7 +42,7 @@ class YieldPolicy {
     /// Whether worth_it() would say so. Changes nothing.
     [[nodiscard]] bool pays() const noexcept { return skip_.load(std::memory_order_relaxed) == 0; }
 
-    /// Whether something else computes here: a yield cost a slice, not long ago.
+    /// Whether something else computes here: a yield cost a slice, not many askings ago.
     [[nodiscard]] bool crowded() const noexcept {
         return crowded_.load(std::memory_order_relaxed) != 0;
     }
@@ -46,12 +51,7 @@ class YieldPolicy {
     void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
         const auto saved = saving * static_cast<std::int64_t>(gained);
         const std::chrono::nanoseconds credit{credit_.load(std::memory_order_relaxed)};
-        const bool slice = took > 25 * saving;
-        if (slice) {
-            crowded_.store(remembered, std::memory_order_relaxed);
-        } else if (const std::uint32_t left = crowded_.load(std::memory_order_relaxed); left != 0) {
-            crowded_.store(left - 1, std::memory_order_relaxed);
-        }
+        if (took > slice) crowded_.store(remembered, std::memory_order_relaxed);
         if (gained != 0 && took <= saved * 2) {
             penalty_.store(0, std::memory_order_relaxed);
             credit_.store(std::min<std::chrono::nanoseconds>(credit + saved, most_credit).count(),
@@ -62,7 +62,7 @@ class YieldPolicy {
                       std::memory_order_relaxed);
         if (took <= credit) return;
         // A slice that somebody else computed away costs hundreds of what a vain yield costs.
-        const std::uint32_t step = slice ? 64 : 1;
+        const std::uint32_t step = took > slice ? 64 : 1;
         const std::uint32_t old = penalty_.load(std::memory_order_relaxed);
         const std::uint32_t next = std::clamp(old * 2, step, longest);
         penalty_.store(next, std::memory_order_relaxed);
@@ -71,8 +71,8 @@ class YieldPolicy {
 
   private:
     static constexpr std::uint32_t longest = 1024;
-    // For how many yields that cost no slice one that did is remembered.
-    static constexpr std::uint32_t remembered = 64;
+    // For how many askings a yield that cost a slice is remembered: until the next are tried.
+    static constexpr std::uint32_t remembered = 2 * longest;
 
     std::atomic<std::uint32_t> skip_{0};
     std::atomic<std::uint32_t> penalty_{0};
