@@ -3,22 +3,16 @@
 #include <codomyrmex/concurrency/redis/command.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace {
 
 using namespace codomyrmex::concurrency::redis;
-
-Reply text(std::string of) {
-    Reply reply;
-    reply.type = Reply::Type::string;
-    reply.text = std::move(of);
-    return reply;
-}
+using test_support::replies::text;
 
 }  // namespace
 

@@ -17,6 +17,12 @@ using codomyrmex::concurrency::Deadline;
 using codomyrmex::concurrency::redis::Gathering;
 using namespace std::chrono_literals;
 
+/// One with two threads that wait for replies.
+struct GatheringOfTwo : Gathering {
+    Present one{*this};
+    Present other{*this};
+};
+
 /// Counts, and does what others do while it is not held.
 struct FakeLock {
     std::function<void()> meanwhile{};
@@ -51,9 +57,7 @@ TEST_CASE("Who is alone does not drop the lock") {
 }
 
 TEST_CASE("Of several the first gathers for all, and holds the lock again when it is done") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     CHECK_FALSE(gathering.under_way());
     FakeLock second;
     bool seen = false;
@@ -70,9 +74,7 @@ TEST_CASE("Of several the first gathers for all, and holds the lock again when i
 }
 
 TEST_CASE("Who has less than a time slice left does not let others go first") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     FakeLock lock;
     gathering.gather(lock, Deadline::after(0ms));
     gathering.gather(lock, Deadline::after(Gathering::time_slice));
@@ -82,9 +84,7 @@ TEST_CASE("Who has less than a time slice left does not let others go first") {
 }
 
 TEST_CASE("It is done again as long as others add requests meanwhile") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     // So many that they are worth seconds: a slow machine must not look like a vain yield.
     FakeLock lock{[&] {
         for (int i = 0; i < 200'000; ++i)
@@ -96,9 +96,7 @@ TEST_CASE("It is done again as long as others add requests meanwhile") {
 }
 
 TEST_CASE("It is not done again at once when nobody added any") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     FakeLock lock;
     gathering.gather(lock, Deadline::never());
     gathering.gather(lock, Deadline::never());
@@ -128,9 +126,7 @@ TEST_CASE("Who lingered in vain does not do it again at once") {
 }
 
 TEST_CASE("The last of all that are here writes at once, and then nobody gathers any more") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     const Gathering::Present third{gathering};
     bool left = false;
     bool last = true;
@@ -148,9 +144,7 @@ TEST_CASE("The last of all that are here writes at once, and then nobody gathers
 }
 
 TEST_CASE("While replies are owed more may come than are here, so nobody is the last") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     FakeLock lock{[&] {
         gathering.added();
         CHECK(gathering.left_to_others(true));
@@ -162,9 +156,7 @@ TEST_CASE("While replies are owed more may come than are here, so nobody is the 
 }
 
 TEST_CASE("Who comes after the last gathers anew, and the first does not end that") {
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     // It is still held when the first is done.
     FakeLock second{[&] { CHECK(gathering.under_way()); }};
     FakeLock first{[&] {
@@ -180,9 +172,7 @@ TEST_CASE("Who comes after the last gathers anew, and the first does not end tha
 
 TEST_CASE("After a yield that cost a slice, what is added is left to who waits for the server") {
     using codomyrmex::concurrency::redis::YieldPolicy;
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     CHECK_FALSE(gathering.left_to_others(true));
     FakeLock slow{[] { std::this_thread::sleep_for(25 * YieldPolicy::saving); }};
     gathering.gather(slow, Deadline::never());
@@ -193,9 +183,7 @@ TEST_CASE("After a yield that cost a slice, what is added is left to who waits f
 
 TEST_CASE("Beside who computes the last of all leaves the writing to the one that gathers") {
     using codomyrmex::concurrency::redis::YieldPolicy;
-    Gathering gathering;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
+    GatheringOfTwo gathering;
     bool left = false;
     FakeLock lock{[&] {
         gathering.added();
@@ -234,10 +222,8 @@ TEST_CASE("Who gathers sends also what was left behind") {
 }
 
 TEST_CASE("Nothing is left behind where others were let go first in vain") {
-    Gathering gathering;
+    GatheringOfTwo gathering;
     FakeLock lock;
-    const Gathering::Present one{gathering};
-    const Gathering::Present other{gathering};
     for (int i = 0; i < 3; ++i)
         gathering.gather(lock, Deadline::never());
     CHECK_FALSE(gathering.leave_behind());

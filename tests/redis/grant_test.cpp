@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/redis/grant.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -17,18 +18,12 @@ namespace {
 
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
+using test_support::replies::text;
 
 constexpr BootTime start{1h};
 constexpr std::uint64_t fence_number = 1'700'000'000'123'456'001;
 
 const ServerTime server_start{1'700'000'000s};
-
-Reply text(std::string_view bytes) {
-    Reply reply;
-    reply.type = Reply::Type::string;
-    reply.text = bytes;
-    return reply;
-}
 
 /// A message of a grant, given so long after `server_start`.
 Message granted_after(std::chrono::nanoseconds when, std::chrono::milliseconds ttl = 1s) {

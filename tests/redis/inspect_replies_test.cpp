@@ -5,42 +5,26 @@
 #include <codomyrmex/concurrency/redis/inspect_replies.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 using namespace codomyrmex::concurrency;
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
 using namespace std::string_literals;
+using test_support::replies::array;
+using test_support::replies::number;
+using test_support::replies::text;
 
 namespace {
 
 const std::string now = "1700000100000000000";
 const std::string token = "00112233445566778899aabbccddeeff-1f";
-
-Reply text(std::string value) {
-    Reply reply;
-    reply.type = Reply::Type::string;
-    reply.text = std::move(value);
-    return reply;
-}
-Reply number(std::int64_t value) {
-    Reply reply;
-    reply.type = Reply::Type::integer;
-    reply.integer = value;
-    return reply;
-}
-Reply array(std::vector<Reply> elements) {
-    Reply reply;
-    reply.type = Reply::Type::array;
-    reply.elements = std::move(elements);
-    return reply;
-}
 
 Reply look_at(const std::string& value, std::int64_t left = 25'000,
               const std::string& fence = "1700000090000000001", std::int64_t waiting = 2) {

@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/redis/lock.hpp>
 
 #include "support/catch2.hpp"
+#include "support/redis_cluster.hpp"
 #include "support/redis_server.hpp"
 #include "support/thread.hpp"
 #include "support/threads.hpp"
@@ -85,14 +86,7 @@ TEST_CASE("Threads that ask at the same time share requests") {
 
 TEST_CASE("Threads go on where keys of several locks may not be in one call") {
     if (!RedisServer::available()) SKIP("no redis-server");
-    // A cluster of one node.
-    const std::string bus = std::to_string(RedisServer::free_port());
-    RedisServer server{{.args = {"--cluster-enabled", "yes", "--cluster-port", bus}, .tcp = true}};
-    server.command({"CLUSTER", "ADDSLOTSRANGE", "0", "16383"});
-    REQUIRE(eventually([&] {
-        return server.command({"CLUSTER", "INFO"}).text.find("cluster_state:ok") !=
-               std::string::npos;
-    }));
+    test_support::RedisCluster server;
     RedisClient client{server.url()};
     CHECK(cycle_together(client, Take::at_once) == 0);
     CHECK(client.stats().connections == 1);

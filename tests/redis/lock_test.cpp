@@ -10,6 +10,7 @@
 #include "support/fake_client.hpp"
 #include "support/fault_proxy.hpp"
 #include "support/process.hpp"
+#include "support/redis_cluster.hpp"
 #include "support/redis_server.hpp"
 #include "support/threads.hpp"
 
@@ -535,14 +536,7 @@ TEST_CASE("ten leases are renewed over one connection beside the commands") {
 
 TEST_CASE("leases are renewed one by one where their keys may not share a script call") {
     if (!RedisServer::available()) SKIP("no redis-server");
-    // A cluster of one node.
-    const std::string bus = std::to_string(RedisServer::free_port());
-    RedisServer server{{.args = {"--cluster-enabled", "yes", "--cluster-port", bus}, .tcp = true}};
-    server.command({"CLUSTER", "ADDSLOTSRANGE", "0", "16383"});
-    REQUIRE(eventually([&] {
-        return server.command({"CLUSTER", "INFO"}).text.find("cluster_state:ok") !=
-               std::string::npos;
-    }));
+    test_support::RedisCluster server;
     RedisClient client{server.url()};
     std::vector<Lease> leases;
     for (const char* name : {"a", "b", "c"})

@@ -5,6 +5,7 @@
 #include <codomyrmex/concurrency/redis/quorum_commands.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -15,20 +16,13 @@
 using namespace codomyrmex::concurrency;
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
+using test_support::replies::array;
+using test_support::replies::number;
+using test_support::replies::text;
 
 namespace {
 
 const std::string stamp = "1700000000123456000";
-
-Reply integer(std::int64_t value) {
-    return {Reply::Type::integer, value};
-}
-Reply text(const std::string& value) {
-    return {Reply::Type::string, 0, value};
-}
-Reply array(std::vector<Reply> elements) {
-    return {Reply::Type::array, 0, {}, std::move(elements)};
-}
 
 }  // namespace
 
@@ -42,35 +36,35 @@ TEST_CASE("A quorum lock has keys of its own, and no name opens their hash tag")
 }
 
 TEST_CASE("What a node answers to an acquisition is read, and nothing else") {
-    const auto granted = read_quorum_acquire(array({integer(1), text(stamp), text(stamp)}));
+    const auto granted = read_quorum_acquire(array({number(1), text(stamp), text(stamp)}));
     REQUIRE(granted.has_value());
     CHECK(granted->outcome == QuorumAcquireAnswer::Outcome::granted);
     CHECK(granted->fence == 1'700'000'000'123'456'000U);
-    const auto held = read_quorum_acquire(array({integer(0), text(stamp), integer(20)}));
+    const auto held = read_quorum_acquire(array({number(0), text(stamp), number(20)}));
     REQUIRE(held.has_value());
     CHECK(held->outcome == QuorumAcquireAnswer::Outcome::held);
     CHECK(held->left == 20ms);
-    const auto late = read_quorum_acquire(array({integer(2), text(stamp), integer(0)}));
+    const auto late = read_quorum_acquire(array({number(2), text(stamp), number(0)}));
     REQUIRE(late.has_value());
     CHECK(late->outcome == QuorumAcquireAnswer::Outcome::late);
-    CHECK_FALSE(read_quorum_acquire(integer(1)));
-    CHECK_FALSE(read_quorum_acquire(array({integer(1), text(stamp)})));
-    CHECK_FALSE(read_quorum_acquire(array({integer(3), text(stamp), integer(0)})));
-    CHECK_FALSE(read_quorum_acquire(array({integer(1), text("1"), text(stamp)})));
-    CHECK_FALSE(read_quorum_acquire(array({integer(1), text(stamp), text("12")})));
-    CHECK_FALSE(read_quorum_acquire(array({integer(0), text(stamp), text("12")})));
+    CHECK_FALSE(read_quorum_acquire(number(1)));
+    CHECK_FALSE(read_quorum_acquire(array({number(1), text(stamp)})));
+    CHECK_FALSE(read_quorum_acquire(array({number(3), text(stamp), number(0)})));
+    CHECK_FALSE(read_quorum_acquire(array({number(1), text("1"), text(stamp)})));
+    CHECK_FALSE(read_quorum_acquire(array({number(1), text(stamp), text("12")})));
+    CHECK_FALSE(read_quorum_acquire(array({number(0), text(stamp), text("12")})));
 }
 
 TEST_CASE("What a node answers to the other questions is read, and nothing else") {
-    const auto answer = read_quorum_step(array({integer(2), text(stamp)}));
+    const auto answer = read_quorum_step(array({number(2), text(stamp)}));
     REQUIRE(answer.has_value());
     CHECK(answer->kind == 2);
-    CHECK_FALSE(read_quorum_step(array({integer(4), text(stamp)})));
-    CHECK_FALSE(read_quorum_step(array({integer(-1), text(stamp)})));
-    CHECK_FALSE(read_quorum_step(array({integer(1), text("now")})));
+    CHECK_FALSE(read_quorum_step(array({number(4), text(stamp)})));
+    CHECK_FALSE(read_quorum_step(array({number(-1), text(stamp)})));
+    CHECK_FALSE(read_quorum_step(array({number(1), text("now")})));
     CHECK_FALSE(read_quorum_step(text("1")));
-    CHECK(read_quorum_release(integer(1)) == true);
-    CHECK(read_quorum_release(integer(0)) == false);
+    CHECK(read_quorum_release(number(1)) == true);
+    CHECK(read_quorum_release(number(0)) == false);
     CHECK_FALSE(read_quorum_release(text("1")).has_value());
 }
 

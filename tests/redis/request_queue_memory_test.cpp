@@ -6,6 +6,7 @@
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -64,6 +65,7 @@ namespace {
 
 using namespace codomyrmex::concurrency;
 using namespace codomyrmex::concurrency::redis;
+namespace replies = test_support::replies;
 
 constexpr std::size_t count = 40;
 const JointScript joint{acquire_each_script, false, 1};
@@ -106,16 +108,11 @@ struct Bench {
 };
 
 Reply reply_of(const std::string& text, bool error) {
-    Reply reply;
-    reply.type = error ? Reply::Type::error : Reply::Type::string;
-    if (error) {
-        reply.text = text;
-    } else {
-        for (std::size_t i = 0; i < count; ++i)
-            reply.text += text;
-        reply.text += "#A";
-    }
-    return reply;
+    if (error) return replies::error(text);
+    std::string texts;
+    for (std::size_t i = 0; i < count; ++i)
+        texts += text;
+    return replies::text(texts + "#A");
 }
 
 }  // namespace

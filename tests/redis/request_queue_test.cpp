@@ -4,6 +4,7 @@
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 
 #include "support/catch2.hpp"
+#include "support/replies.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -18,6 +19,9 @@ namespace {
 using namespace codomyrmex::concurrency;
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
+using test_support::replies::error;
+using test_support::replies::status;
+using test_support::replies::text;
 using Outcome = Exchange::Outcome;
 
 constexpr BootTime boot{1h};
@@ -28,13 +32,6 @@ RequestPtr request(std::string bytes, bool repeat = false) {
     made->command = std::move(bytes);
     made->repeat = repeat;
     return made;
-}
-
-Reply text(std::string bytes) {
-    Reply reply;
-    reply.type = Reply::Type::status;
-    reply.text = std::move(bytes);
-    return reply;
 }
 
 /// Whom `reply` answers; null if it is no answer, or nobody is interested in it any more.
@@ -60,7 +57,7 @@ TEST_CASE("An empty queue has nothing to send and nobody to answer") {
     RequestQueue queue{10};
     CHECK(queue.size() == 0);
     CHECK(take(queue) == "");
-    CHECK(answer(queue, text("OK")) == nullptr);
+    CHECK(answer(queue, status("OK")) == nullptr);
     CHECK(queue.first_waiting() == nullptr);
     CHECK(queue.disconnect("why").empty());
     CHECK(queue.not_connected("why").empty());
@@ -82,10 +79,10 @@ TEST_CASE("Requests are sent in their order, and replies belong to them in that 
     CHECK(queue.size() == 3);
     CHECK(take(queue, boot + 1s, 7) == "c");
 
-    CHECK(answer(queue, text("1")) == a);
-    CHECK(answer(queue, text("2")) == b);
-    CHECK(answer(queue, text("3")) == c);
-    CHECK(answer(queue, text("4")) == nullptr);
+    CHECK(answer(queue, status("1")) == a);
+    CHECK(answer(queue, status("2")) == b);
+    CHECK(answer(queue, status("3")) == c);
+    CHECK(answer(queue, status("4")) == nullptr);
     CHECK(queue.size() == 0);
     for (const auto& [each, reply] : {std::pair{a, "1"}, std::pair{b, "2"}, std::pair{c, "3"}}) {
         CHECK(each->exchange.outcome == Outcome::answered);
@@ -113,7 +110,7 @@ TEST_CASE("The oldest that is unanswered is known by when it was sent") {
     REQUIRE(queue.add(request("b")));
     queue.take(output, boot, steady + 1s, 1);
     CHECK(queue.oldest() == steady);
-    (void)answer(queue, text("OK"));
+    (void)answer(queue, status("OK"));
     CHECK(queue.oldest() == steady + 1s);
 }
 
@@ -127,7 +124,7 @@ TEST_CASE("No more requests are taken than the bound, those under way included")
     CHECK_FALSE(queue.add(surplus));
     CHECK(queue.size() == 3);
     CHECK(surplus.use_count() == 1);
-    (void)answer(queue, text("OK"));
+    (void)answer(queue, status("OK"));
     CHECK(queue.add(surplus));
     CHECK(take(queue) == "bcd");
 }
@@ -142,11 +139,11 @@ TEST_CASE("A request whose caller gave up keeps its place once it was sent, and 
     queue.give_up(a);
     CHECK(queue.unanswered() == 2);
     // The late reply is not b's.
-    CHECK(answer(queue, text("late")) == nullptr);
+    CHECK(answer(queue, status("late")) == nullptr);
     CHECK(queue.unanswered() == 1);
     CHECK(a->exchange.outcome == Outcome::unknown);
     CHECK(a->exchange.reply.type == Reply::Type::nil);
-    CHECK(answer(queue, text("OK")) == b);
+    CHECK(answer(queue, status("OK")) == b);
     CHECK(b->exchange.reply.text == "OK");
 }
 
@@ -179,7 +176,7 @@ TEST_CASE("When the connection breaks, what was sent is unknown and what was not
     CHECK(unsent->exchange.outcome == Outcome::not_sent);
     CHECK(unsent->exchange.error.empty());
     CHECK(take(queue, boot, 2) == "b");
-    CHECK(answer(queue, text("OK")) == unsent);
+    CHECK(answer(queue, status("OK")) == unsent);
     CHECK_FALSE(unsent->exchange.repeated);
 }
 
@@ -199,7 +196,7 @@ TEST_CASE("What is to be repeated is sent again, before what comes later, and sa
     CHECK(c->exchange.repeated);
     CHECK_FALSE(d->exchange.repeated);
     // The answer is of the second copy, and counts from when that went out.
-    CHECK(answer(queue, text("OK")) == a);
+    CHECK(answer(queue, status("OK")) == a);
     CHECK(a->exchange.outcome == Outcome::answered);
     CHECK(a->exchange.sent == boot + 5s);
     CHECK(a->exchange.connection == 2);
@@ -309,12 +306,10 @@ TEST_CASE("A script that the server forgot goes with its body again, the others 
     (void)sent_of(queue, release_script, 3);
     std::vector<RequestPtr> ended;
     for (const char* reply : {"1", "end", "1", "end"})
-        REQUIRE(queue.answer(text(reply), ended));
+        REQUIRE(queue.answer(status(reply), ended));
     (void)sent_of(queue, renew_script, 3);
-    Reply error = text("NOSCRIPT No matching script. Please use EVAL.");
-    error.type = Reply::Type::error;
     ended.clear();
-    REQUIRE(queue.answer(error, ended));
+    REQUIRE(queue.answer(error("NOSCRIPT No matching script. Please use EVAL."), ended));
     // It is its caller's to ask again.
     REQUIRE(ended.size() == 1);
     CHECK(ended[0]->exchange.reply.is_error());
@@ -351,19 +346,6 @@ RequestPtr joinable(const std::string& name, const JointScript& script = behind,
     return made;
 }
 
-Reply answers(std::string of) {
-    Reply reply;
-    reply.type = Reply::Type::string;
-    reply.text = std::move(of);
-    return reply;
-}
-
-Reply error(std::string of) {
-    Reply reply = answers(std::move(of));
-    reply.type = Reply::Type::error;
-    return reply;
-}
-
 /// The call for them: of a script that the server knows, or not.
 std::string call(const JointScript& joint, bool known, const std::vector<std::string>& names) {
     std::string output;
@@ -394,7 +376,7 @@ TEST_CASE("Requests that are alike go in one call, and each gets its own answer"
     CHECK(queue.unanswered() == 1);
     CHECK(queue.first_waiting() == a);
     std::vector<RequestPtr> answered;
-    REQUIRE(queue.answer(answers("1 ,0 ,#a"), answered));
+    REQUIRE(queue.answer(text("1 ,0 ,#a"), answered));
     CHECK(answered == std::vector{a, b});
     CHECK(a->exchange.reply.text == "1 #a");
     CHECK(b->exchange.reply.text == "0 #b");
@@ -434,7 +416,7 @@ TEST_CASE("Locks are given back before others are asked for, and nothing overtak
                              call(behind, false, {"x", "y"}));
     std::vector<RequestPtr> answered;
     for (const char* reply : {"1 #r", "1 #s", "1 ,1 ,#x"})
-        REQUIRE(queue.answer(answers(reply), answered));
+        REQUIRE(queue.answer(text(reply), answered));
     CHECK(answered.size() == 4);
     for (const auto& each : {joinable("a"), joinable("r", first_of_all), joinable("b"),
                              joinable("s", first_of_all), request("by itself"), joinable("d"),
@@ -464,13 +446,13 @@ TEST_CASE("What has no answer in a joint call is asked for by itself, before wha
     (void)take(queue, boot, 7);
     REQUIRE(queue.add(request("later")));
     std::vector<RequestPtr> answered;
-    REQUIRE(queue.answer(answers(",1 ,,#a"), answered));
+    REQUIRE(queue.answer(text(",1 ,,#a"), answered));
     CHECK(answered == std::vector{b});
     CHECK(queue.size() == 3);
     CHECK(take(queue, boot + 1s, 7) == a->command.bytes + c->command.bytes + "later");
     CHECK(a->exchange.repeated);
-    CHECK(answer(queue, answers("1 #a")) == a);
-    CHECK(answer(queue, answers("1 #c")) == c);
+    CHECK(answer(queue, text("1 #a")) == a);
+    CHECK(answer(queue, text("1 #c")) == c);
     CHECK(c->exchange.reply.text == "1 #c");
 }
 
@@ -487,7 +469,7 @@ TEST_CASE("Who gave up gets no answer of a joint call, and is not asked for agai
     CHECK(queue.first_waiting() == c);
     std::vector<RequestPtr> answered;
     SECTION("answered") {
-        REQUIRE(queue.answer(answers("1 ,,1 ,#a"), answered));
+        REQUIRE(queue.answer(text("1 ,,1 ,#a"), answered));
         CHECK(queue.unsent() == 0);
     }
     SECTION("refused") {
@@ -520,7 +502,7 @@ TEST_CASE("A joint call that is refused is asked again one by one, and then each
                                   "NOPERM No permissions", "MOVED 1 127.0.0.1:1");
         REQUIRE(queue.answer(error(why), answered));
         CHECK(take(queue, boot, 7) == a->command.bytes + b->command.bytes);
-        CHECK(answer(queue, answers("1 #a")) == a);
+        CHECK(answer(queue, text("1 #a")) == a);
         CHECK(answer(queue, error(why)) == b);
         CHECK(b->exchange.reply.text == why);
         CHECK_FALSE(joins_on(7));
@@ -531,8 +513,8 @@ TEST_CASE("A joint call that is refused is asked again one by one, and then each
             GENERATE(as<std::string>{}, "BUSY somebody", "READONLY a replica", "WRONGTYPE of one");
         REQUIRE(queue.answer(error(why), answered));
         CHECK(take(queue, boot, 7) == a->command.bytes + b->command.bytes);
-        CHECK(answer(queue, answers("1 #a")) == a);
-        CHECK(answer(queue, answers("1 #b")) == b);
+        CHECK(answer(queue, text("1 #a")) == a);
+        CHECK(answer(queue, text("1 #b")) == b);
         CHECK(joins_on(7));
     }
     CHECK(answered.empty());
@@ -585,7 +567,7 @@ TEST_CASE("A joint call whose answer is another's, or none, is not answered by i
         REQUIRE(queue.add(each));
     (void)take(queue);
     std::vector<RequestPtr> answered;
-    for (const Reply& wrong : {answers("1 ,1 ,#b"), answers("1 ,#a"), answers(""), text("OK")})
+    for (const Reply& wrong : {text("1 ,1 ,#b"), text("1 ,#a"), text(""), status("OK")})
         CHECK_FALSE(queue.answer(wrong, answered));
     CHECK(answered.empty());
     CHECK(queue.unanswered() == 1);
