@@ -108,7 +108,7 @@ TEST_CASE("Who lingers looks after each yield, and stops when its reply has come
     CAPTURE(when);
     Gathering gathering;
     int looks = 0;
-    gathering.linger([&] { return ++looks == when; });
+    gathering.linger(Deadline::never(), [&] { return ++looks == when; });
     CHECK(looks == when);
 }
 
@@ -119,9 +119,9 @@ TEST_CASE("Who lingered in vain does not do it again at once") {
         ++looks;
         return false;
     };
-    gathering.linger(never);
+    gathering.linger(Deadline::never(), never);
     CHECK(looks == 20);
-    gathering.linger(never);
+    gathering.linger(Deadline::never(), never);
     CHECK(looks == 20);
 }
 
@@ -132,22 +132,22 @@ TEST_CASE("The last of all that are here writes at once, and then nobody gathers
     bool last = true;
     FakeLock lock{[&] {
         gathering.added();
-        left = gathering.left_to_others(false);
+        left = gathering.left_to_others(false, false);
         gathering.added();
-        last = gathering.left_to_others(false);
+        last = gathering.left_to_others(false, false);
         CHECK_FALSE(gathering.under_way());
     }};
     gathering.gather(lock, Deadline::never());
     CHECK(left);
     CHECK_FALSE(last);
-    CHECK_FALSE(gathering.left_to_others(false));
+    CHECK_FALSE(gathering.left_to_others(false, false));
 }
 
 TEST_CASE("While replies are owed more may come than are here, so nobody is the last") {
     GatheringOfTwo gathering;
     FakeLock lock{[&] {
         gathering.added();
-        CHECK(gathering.left_to_others(true));
+        CHECK(gathering.left_to_others(true, true));
         CHECK(gathering.under_way());
     }};
     gathering.gather(lock, Deadline::never());
@@ -161,7 +161,7 @@ TEST_CASE("Who comes after the last gathers anew, and the first does not end tha
     FakeLock second{[&] { CHECK(gathering.under_way()); }};
     FakeLock first{[&] {
         gathering.added();
-        CHECK_FALSE(gathering.left_to_others(false));
+        CHECK_FALSE(gathering.left_to_others(false, false));
         gathering.gather(second, Deadline::never());
         CHECK_FALSE(gathering.under_way());
     }};
@@ -173,12 +173,14 @@ TEST_CASE("Who comes after the last gathers anew, and the first does not end tha
 TEST_CASE("After a yield that cost a slice, what is added is left to who waits for the server") {
     using codomyrmex::concurrency::redis::YieldPolicy;
     GatheringOfTwo gathering;
-    CHECK_FALSE(gathering.left_to_others(true));
+    CHECK_FALSE(gathering.left_to_others(true, true));
     FakeLock slow{[] { std::this_thread::sleep_for(25 * YieldPolicy::saving); }};
     gathering.gather(slow, Deadline::never());
     CHECK(gathering.crowded());
-    CHECK(gathering.left_to_others(true));
-    CHECK_FALSE(gathering.left_to_others(false));  // Nobody waits for the server.
+    CHECK(gathering.left_to_others(true, true));
+    // Not where the answer takes long, nor where none is owed.
+    CHECK_FALSE(gathering.left_to_others(true, false));
+    CHECK_FALSE(gathering.left_to_others(false, true));
 }
 
 TEST_CASE("Beside who computes the last of all leaves the writing to the one that gathers") {
@@ -187,7 +189,7 @@ TEST_CASE("Beside who computes the last of all leaves the writing to the one tha
     bool left = false;
     FakeLock lock{[&] {
         gathering.added();
-        left = gathering.left_to_others(false);
+        left = gathering.left_to_others(false, false);
         std::this_thread::sleep_for(25 * YieldPolicy::saving);
     }};
     gathering.gather(lock, Deadline::never());
@@ -198,6 +200,27 @@ TEST_CASE("Beside who computes the last of all leaves the writing to the one tha
         gathering.gather(lock, Deadline::never());
     CHECK(lock.dropped == 2);
     CHECK(left);
+}
+
+TEST_CASE("Who has less than a time slice left does not linger") {
+    Gathering gathering;
+    int looks = 0;
+    gathering.linger(Deadline::after(Gathering::time_slice), [&] { return ++looks == 1; });
+    CHECK(looks == 0);
+    gathering.linger(Deadline::after(1h), [&] { return ++looks == 1; });
+    CHECK(looks == 1);
+}
+
+TEST_CASE("A yield that cost a slice is the last for who lingers") {
+    using codomyrmex::concurrency::redis::YieldPolicy;
+    Gathering gathering;
+    int looks = 0;
+    gathering.linger(Deadline::never(), [&] {
+        ++looks;
+        std::this_thread::sleep_for(2 * YieldPolicy::slice);
+        return false;
+    });
+    CHECK(looks == 1);
 }
 
 TEST_CASE("What nobody waits for is left to a thread that is about to leave, if there is one") {
