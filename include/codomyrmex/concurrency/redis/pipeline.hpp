@@ -70,7 +70,7 @@ class Pipeline {
         } else {
             // Mostly not at the end of the round trip that is under way.
             gathering_.gather(lock, deadline);
-            if (unsent(*mine) && !gathering_.left_to_others(owed(), driven_soon())) write_now();
+            if (!gathering_.left_to_others(owed(), driven_soon())) write_now();
             lock.unlock();
             wait(mine);
         }
@@ -242,9 +242,6 @@ class Pipeline {
     // How soon the keeper looks after replies that nobody waits for.
     static constexpr std::chrono::milliseconds look_after{20};
 
-    [[nodiscard]] static bool unsent(const Request& request) noexcept {
-        return !request.finished && request.exchange.outcome == Exchange::Outcome::not_sent;
-    }
     [[nodiscard]] bool owed() const noexcept { return link_.queue.unanswered() != 0; }
     // Whether some thread drives that will write again soon. Over a long way it will not.
     [[nodiscard]] bool driven_soon() const noexcept {

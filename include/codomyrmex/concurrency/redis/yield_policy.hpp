@@ -30,9 +30,7 @@ class YieldPolicy {
 
     /// Whether to yield this time.
     [[nodiscard]] bool worth_it() noexcept {
-        if (const std::uint32_t crowd = crowded_.load(std::memory_order_relaxed); crowd != 0) {
-            crowded_.store(crowd - 1, std::memory_order_relaxed);
-        }
+        forget(1);
         const std::uint32_t left = skip_.load(std::memory_order_relaxed);
         if (left == 0) return true;
         skip_.store(left - 1, std::memory_order_relaxed);
@@ -42,7 +40,8 @@ class YieldPolicy {
     /// Whether worth_it() would say so. Changes nothing.
     [[nodiscard]] bool pays() const noexcept { return skip_.load(std::memory_order_relaxed) == 0; }
 
-    /// Whether something else computes here: a yield cost a slice, not many askings ago.
+    /// Whether something else computes here: a yield cost a slice, and not many that did not have
+    /// followed, nor very many askings.
     [[nodiscard]] bool crowded() const noexcept {
         return crowded_.load(std::memory_order_relaxed) != 0;
     }
@@ -51,7 +50,11 @@ class YieldPolicy {
     void learn(std::size_t gained, std::chrono::nanoseconds took) noexcept {
         const auto saved = saving * static_cast<std::int64_t>(gained);
         const std::chrono::nanoseconds credit{credit_.load(std::memory_order_relaxed)};
-        if (took > slice) crowded_.store(remembered, std::memory_order_relaxed);
+        if (took > slice) {
+            crowded_.store(remembered, std::memory_order_relaxed);
+        } else {
+            forget(remembered / 64);
+        }
         if (gained != 0 && took <= saved * 2) {
             penalty_.store(0, std::memory_order_relaxed);
             credit_.store(std::min<std::chrono::nanoseconds>(credit + saved, most_credit).count(),
@@ -70,6 +73,11 @@ class YieldPolicy {
     }
 
   private:
+    void forget(std::uint32_t part) noexcept {
+        const std::uint32_t left = crowded_.load(std::memory_order_relaxed);
+        if (left != 0) crowded_.store(left - std::min(part, left), std::memory_order_relaxed);
+    }
+
     static constexpr std::uint32_t longest = 1024;
     // For how many askings a yield that cost a slice is remembered: until the next are tried.
     static constexpr std::uint32_t remembered = 2 * longest;
@@ -77,7 +85,7 @@ class YieldPolicy {
     std::atomic<std::uint32_t> skip_{0};
     std::atomic<std::uint32_t> penalty_{0};
     std::atomic<std::int64_t> credit_{0};  // nanoseconds
-    std::atomic<std::uint32_t> crowded_{0};
+    std::atomic<std::uint32_t> crowded_{0};  // what is left of `remembered`
 };
 
 }  // namespace codomyrmex::concurrency::redis
