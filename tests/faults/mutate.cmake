@@ -54,7 +54,7 @@ elseif(MUTANT STREQUAL "renewed_after_release")
 elseif(MUTANT STREQUAL "late_reply_accepted")
     # The reply to a request that was given up goes to the next one.
     mutate(${redis}/request_queue.hpp "        request->abandoned = true"
-           "        std::erase_if(sent_, [&](const Sent& sent) { return sent.first == request; })")
+           "        std::erase_if(sent_, [&](const SentCall& call) { return call.first == request; })")
     mutate(${redis}/command.hpp "!reply.text.ends_with(text())) return false;"
            "reply.text.size() <= size_) return false;")
 elseif(MUTANT STREQUAL "waiter_stays")

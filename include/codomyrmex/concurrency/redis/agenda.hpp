@@ -17,7 +17,7 @@
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/mailbox.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
 
 #include <algorithm>

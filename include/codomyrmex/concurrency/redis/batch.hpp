@@ -19,7 +19,7 @@
 #include <codomyrmex/concurrency/redis/local_queue.hpp>
 #include <codomyrmex/concurrency/redis/local_queues.hpp>
 #include <codomyrmex/concurrency/redis/local_turns.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>

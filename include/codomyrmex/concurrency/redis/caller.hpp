@@ -13,7 +13,7 @@
 #include <codomyrmex/concurrency/redis/grant.hpp>
 #include <codomyrmex/concurrency/redis/keeper.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 
 #include <algorithm>

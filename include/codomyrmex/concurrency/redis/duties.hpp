@@ -17,7 +17,7 @@
 #include <codomyrmex/concurrency/redis/hold.hpp>
 #include <codomyrmex/concurrency/redis/keeper_base.hpp>
 #include <codomyrmex/concurrency/redis/releases.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>

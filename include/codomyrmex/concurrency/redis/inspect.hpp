@@ -15,7 +15,7 @@
 #include <codomyrmex/concurrency/redis/keeper.hpp>
 #include <codomyrmex/concurrency/redis/key_names.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 
 #include <algorithm>
 #include <condition_variable>

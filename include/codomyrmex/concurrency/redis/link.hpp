@@ -15,6 +15,7 @@
 #include <codomyrmex/concurrency/redis/endpoint.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 #include <codomyrmex/concurrency/redis/retry.hpp>
 

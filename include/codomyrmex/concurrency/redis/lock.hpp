@@ -141,6 +141,9 @@ class BasicRedisLock {
 
     /// Gives the lock back and does not wait for the server's word. Misuse goes to the client's
     /// hooks, and a loss that the server's answer shows.
+    /// The release may be left to another thread of the client to write. A process that ends right
+    /// after this without destroying the client, by _exit() or exec(), may end before that, and
+    /// then the lease runs out. Lease::release() waits.
     /// Cost: nothing that is waited for.
     void unlock() noexcept {
         std::error_code ignored;

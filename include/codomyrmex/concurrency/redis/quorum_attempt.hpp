@@ -21,7 +21,7 @@
 #include <codomyrmex/concurrency/redis/quorum_keeper.hpp>
 #include <codomyrmex/concurrency/redis/quorum_round.hpp>
 #include <codomyrmex/concurrency/redis/quorum_scripts.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>

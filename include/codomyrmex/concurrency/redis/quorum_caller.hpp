@@ -19,7 +19,7 @@
 #include <codomyrmex/concurrency/redis/quorum_ballot.hpp>
 #include <codomyrmex/concurrency/redis/quorum_node.hpp>
 #include <codomyrmex/concurrency/redis/quorum_options.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/server_error.hpp>
 
 #include <algorithm>

@@ -24,7 +24,7 @@
 #include <codomyrmex/concurrency/redis/quorum_renewal.hpp>
 #include <codomyrmex/concurrency/redis/quorum_round.hpp>
 #include <codomyrmex/concurrency/redis/quorum_scripts.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
 
 #include <algorithm>

@@ -10,7 +10,7 @@
 #include <codomyrmex/concurrency/redis/quorum_ballot.hpp>
 #include <codomyrmex/concurrency/redis/quorum_commands.hpp>
 #include <codomyrmex/concurrency/redis/quorum_round.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 
 #include <cstddef>
 #include <memory>

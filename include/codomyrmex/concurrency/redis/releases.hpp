@@ -18,7 +18,7 @@
 #include <codomyrmex/concurrency/redis/pipeline.hpp>
 #include <codomyrmex/concurrency/redis/release_batches.hpp>
 #include <codomyrmex/concurrency/redis/reply.hpp>
-#include <codomyrmex/concurrency/redis/request_queue.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/schedule.hpp>
 #include <codomyrmex/concurrency/redis/scripts.hpp>
 
