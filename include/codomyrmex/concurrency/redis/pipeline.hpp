@@ -19,6 +19,7 @@
 #include <codomyrmex/concurrency/redis/gathering.hpp>
 #include <codomyrmex/concurrency/redis/link.hpp>
 #include <codomyrmex/concurrency/redis/options.hpp>
+#include <codomyrmex/concurrency/redis/request.hpp>
 #include <codomyrmex/concurrency/redis/request_queue.hpp>
 
 #include <algorithm>
@@ -97,9 +98,9 @@ class Pipeline {
         }
         if (corked || corks_ != 0) return;
         // The sender may hold locks of its own, so it does not wait for others to add theirs.
-        const bool later = gathering_.under_way() ||
-                           (driving_ ? owed() && driven_soon() && gathering_.crowded()
-                                     : gathering_.leave_behind());
+        const bool later =
+            gathering_.under_way() || (driving_ ? owed() && driven_soon() && gathering_.crowded()
+                                                : gathering_.leave_behind());
         if (!later) write_now();
         call_for_attention(lock);
     }
@@ -264,8 +265,7 @@ class Pipeline {
     // --- Waiting for one's reply or one's turn.
 
     void wait(const RequestPtr& mine) {
-        gathering_.linger(mine->deadline,
-                          [&] { return mine->state.load() != Request::waiting; });
+        gathering_.linger(mine->deadline, [&] { return mine->state.load() != Request::waiting; });
         for (;;) {
             const std::uint32_t state = mine->state.load();
             if (state == Request::done) return;

@@ -84,7 +84,7 @@ class YieldPolicy {
 
     std::atomic<std::uint32_t> skip_{0};
     std::atomic<std::uint32_t> penalty_{0};
-    std::atomic<std::int64_t> credit_{0};  // nanoseconds
+    std::atomic<std::int64_t> credit_{0};    // nanoseconds
     std::atomic<std::uint32_t> crowded_{0};  // what is left of `remembered`
 };
 
