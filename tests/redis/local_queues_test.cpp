@@ -24,6 +24,13 @@ using namespace std::chrono_literals;
 using Entry = LocalQueue::Entry;
 using GivenBack = LocalQueue::GivenBack;
 
+/// As its namesake, where nobody waits that is to be woken.
+GivenBack give_back(LocalQueue& queue, const std::shared_ptr<Tenure>& tenure, bool may_retain,
+                    BootTime now) {
+    codomyrmex::concurrency::detail::WaitWord::Wake wake;
+    return queue.give_back(tenure, may_retain, now, wake);
+}
+
 constexpr BootTime start{1h};
 
 std::shared_ptr<const LockIdentity> named(const std::string& name) {
@@ -65,7 +72,7 @@ void retain(LocalQueues& queues, const std::shared_ptr<Tenure>& tenure, BootTime
     {
         const auto line = queues.find(key_of(tenure));
         const std::lock_guard guard{line->mutex};
-        REQUIRE(line->queue.give_back(tenure, true, start) == GivenBack::retained);
+        REQUIRE(give_back(line->queue, tenure, true, start) == GivenBack::retained);
         line->retained_until = until;
         line->timed = true;
     }
@@ -161,7 +168,7 @@ TEST_CASE("Who is in use keeps the line, though all others left") {
     CHECK_FALSE(line->queue.idle());
     {
         const std::lock_guard guard{line->mutex};
-        CHECK(line->queue.give_back(tenure, false, start) == GivenBack::release);
+        CHECK(give_back(line->queue, tenure, false, start) == GivenBack::release);
         line->queue.next_asks();
     }
     queues.leave(key_of(tenure));
@@ -270,7 +277,7 @@ TEST_CASE("What is wanted while it is in use is not taken from its user") {
     CHECK(wanted(queues, key_of(tenure), start) == nullptr);
     const auto line = queues.find(key_of(tenure));
     CHECK(line->not_retained_before == start + 1s);
-    CHECK(line->queue.give_back(tenure, false, start) == GivenBack::release);
+    CHECK(give_back(line->queue, tenure, false, start) == GivenBack::release);
 }
 
 TEST_CASE("The loss of a lease in use gives the first in line another chance") {
