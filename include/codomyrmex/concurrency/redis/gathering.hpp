@@ -98,6 +98,7 @@ class Gathering {
         gathers_ = true;
         const std::uint64_t before = added_.load(std::memory_order_relaxed);
         come_ = 1;
+        const std::uint64_t usual = usual_;
         const std::uint64_t round = ++round_;
         const auto begin = Deadline::clock::now();
         lock.unlock();
@@ -107,7 +108,7 @@ class Gathering {
             const std::uint64_t now = added_.load(std::memory_order_relaxed) - before;
             const std::uint64_t with_this = now - std::exchange(came, now);
             // One yield lets not all of many run. Another, if it may bring a good part of the rest.
-            if (came >= usual_ || 4 * with_this <= usual_ - came) break;
+            if (came >= usual || 4 * with_this <= usual - came) break;
             if (deadline.expired_within(time_slice)) break;
         }
         const auto took = Deadline::clock::now() - begin;
