@@ -9,17 +9,13 @@
 #include <codomyrmex/concurrency/redis/permit_scripts.hpp>
 
 #include "support/catch2.hpp"
+#include "support/listener.hpp"
 #include "support/redis_server.hpp"
-
-#include <hiredis/hiredis.h>
 
 #include <chrono>
 #include <cstddef>
-#include <memory>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <sys/time.h>
 #include <thread>
 #include <vector>
 
@@ -27,6 +23,7 @@ namespace {
 
 using namespace codomyrmex::concurrency::redis;
 using namespace std::chrono_literals;
+using test_support::Listener;
 using test_support::RedisReply;
 using test_support::RedisServer;
 using Strings = std::vector<std::string>;
@@ -37,32 +34,10 @@ const std::string bob = "b0b-1";
 const std::string carol = "ca401-1";
 const std::string dave = "da5e-1";
 
-/// A process that listens, so that its waiters are alive.
-class Listener {
-  public:
-    Listener(const RedisServer& server, const std::string& token)
-        : context_{redisConnectUnixWithTimeout(server.socket_path().c_str(), timeval{5, 0}),
-                   redisFree} {
-        if (!context_ || context_->err != 0) throw std::runtime_error{"cannot connect"};
-        redisSetTimeout(context_.get(), timeval{5, 0});
-        const std::string channel = prefix + "wake:" + token.substr(0, token.find('-'));
-        const std::unique_ptr<void, void (*)(void*)> answer{
-            redisCommand(context_.get(), "SUBSCRIBE %b", channel.data(), channel.size()),
-            freeReplyObject};
-        if (!answer) throw std::runtime_error{"cannot subscribe"};
-    }
-
-    /// The next message, of whatever is there or comes within 5 s; empty if there is none.
-    std::string next() {
-        void* raw = nullptr;
-        if (redisGetReply(context_.get(), &raw) != REDIS_OK) return {};
-        const std::unique_ptr<void, void (*)(void*)> owner{raw, freeReplyObject};
-        return RedisReply::from(*static_cast<const redisReply*>(raw)).elements.back().text;
-    }
-
-  private:
-    std::unique_ptr<redisContext, void (*)(redisContext*)> context_;
-};
+/// What the process listens to whose token this is.
+std::string channel_of(const std::string& token) {
+    return prefix + "wake:" + token.substr(0, token.find('-'));
+}
 
 /// The keys of a semaphore, as commands take them, and how many permits it has.
 struct Keys {
@@ -261,8 +236,8 @@ TEST_CASE("What is known of a semaphore goes by itself, whoever comes after all 
 TEST_CASE("Who stands first is served first, though others behind would fit") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, bob};
-    Listener listens_too{bench.server, carol};
+    Listener listens{bench.server, channel_of(bob)};
+    Listener listens_too{bench.server, channel_of(carol)};
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.wait(bob, 3).elements.at(2).number == 0);
     CHECK(bench.wait(carol, 1).elements.at(2).number == 1);
@@ -279,9 +254,9 @@ TEST_CASE("Who stands first is served first, though others behind would fit") {
 TEST_CASE("All who fit are served by one release, in their order") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener b{bench.server, bob};
-    Listener c{bench.server, carol};
-    Listener d{bench.server, dave};
+    Listener b{bench.server, channel_of(bob)};
+    Listener c{bench.server, channel_of(carol)};
+    Listener d{bench.server, channel_of(dave)};
     CHECK(bench.tried(alice, 3) == 1);
     for (const std::string& token : {bob, carol, dave})
         CHECK(bench.wait(token).elements.at(0).number == 0);
@@ -302,7 +277,7 @@ TEST_CASE("All who fit are served by one release, in their order") {
 TEST_CASE("A dead waiter is dropped, also one that asks for more than is free") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, carol};
+    Listener listens{bench.server, channel_of(carol)};
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
     SECTION("by who asks") {
@@ -340,7 +315,7 @@ TEST_CASE("Another number of permits than the stored one is an error that says i
 TEST_CASE("More permits in all serve at once those who wait") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, bob};
+    Listener listens{bench.server, channel_of(bob)};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob, 2).elements.at(0).number == 0);
     (void)bench.resize(5);
@@ -350,8 +325,8 @@ TEST_CASE("More permits in all serve at once those who wait") {
 TEST_CASE("Who waits for more than there are since a resize holds up nobody") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener b{bench.server, bob};
-    Listener c{bench.server, carol};
+    Listener b{bench.server, channel_of(bob)};
+    Listener c{bench.server, channel_of(carol)};
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
     CHECK(bench.wait(carol, 1).elements.at(0).number == 0);
@@ -366,8 +341,8 @@ TEST_CASE("Who waits for more than there are since a resize holds up nobody") {
 TEST_CASE("A writer that becomes a reader lets the readers in, and no other writer") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener b{bench.server, bob};
-    Listener c{bench.server, carol};
+    Listener b{bench.server, channel_of(bob)};
+    Listener c{bench.server, channel_of(carol)};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob, 1).elements.at(0).number == 0);
     CHECK(bench.wait(carol, 3).elements.at(0).number == 0);
@@ -494,7 +469,7 @@ TEST_CASE("The count outlives the holders, and not for ever") {
 TEST_CASE("Who asks for more than there are since a resize stands in nobody's way") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    const Listener listens{bench.server, bob};
+    const Listener listens{bench.server, channel_of(bob)};
     CHECK(bench.tried(alice) == 1);
     CHECK(bench.wait(bob, 3).elements.at(0).number == 0);
     (void)bench.resize(2);
@@ -508,7 +483,7 @@ TEST_CASE("Who asks for more than there are since a resize stands in nobody's wa
 TEST_CASE("Who stood in line before a resize keeps its place") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    const Listener listens{bench.server, bob};
+    const Listener listens{bench.server, channel_of(bob)};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob, 2).elements.at(0).number == 0);
     (void)bench.resize(2);
@@ -520,7 +495,7 @@ TEST_CASE("Who stood in line before a resize keeps its place") {
 TEST_CASE("A token that has its permits by another way is not counted twice") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    const Listener listens{bench.server, bob};
+    const Listener listens{bench.server, channel_of(bob)};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob, 1).elements.at(0).number == 0);
     // As if alice's time had run out, unseen by those who wait.
@@ -534,7 +509,7 @@ TEST_CASE("A token that has its permits by another way is not counted twice") {
 TEST_CASE("A forced release takes one holder's permits, and tells it, once") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, alice};
+    Listener listens{bench.server, channel_of(alice)};
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.tried(bob) == 1);
     const Strings before = bench.everything();
@@ -583,9 +558,9 @@ TEST_CASE("What expires last is forced out, and the key ends with those that are
 TEST_CASE("A forced release serves all who fit then, in their order") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener b{bench.server, bob};
-    Listener c{bench.server, carol};
-    Listener d{bench.server, dave};
+    Listener b{bench.server, channel_of(bob)};
+    Listener c{bench.server, channel_of(carol)};
+    Listener d{bench.server, channel_of(dave)};
     CHECK(bench.tried(alice, 2) == 1);
     CHECK(bench.tried("e0e-1") == 1);
     for (const std::string& token : {bob, carol, dave})
@@ -626,7 +601,7 @@ TEST_CASE("Whose time has run out is not forced out, and not told") {
 TEST_CASE("A forced release drops waiters that are dead, and says when there are more") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, carol};
+    Listener listens{bench.server, channel_of(carol)};
     CHECK(bench.tried(alice, 3) == 1);
     bench.server.command({"EVAL",
                           "for i = 1, 40 do redis.call('ZADD', KEYS[1], i, 'dead-' .. i .. "
@@ -661,8 +636,8 @@ TEST_CASE("Nothing is forced out of holders that are not ours") {
 TEST_CASE("A fence that is not ours keeps no holder in, and lets nobody in") {
     if (!RedisServer::available()) SKIP("no redis-server");
     Bench bench;
-    Listener listens{bench.server, alice};
-    const Listener alive{bench.server, bob};
+    Listener listens{bench.server, channel_of(alice)};
+    const Listener alive{bench.server, channel_of(bob)};
     CHECK(bench.tried(alice, 3) == 1);
     CHECK(bench.wait(bob).elements.at(0).number == 0);
     bench.server.command({"SET", bench.keys.fence_key, "nonsense"});
